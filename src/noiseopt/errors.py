@@ -1,0 +1,24 @@
+"""The one exception that means: the user can mend this."""
+
+
+class UserError(ValueError):
+    """Something the caller can put right: a rule, the value that broke it, and the fix.
+
+    The command line prints the message on one line and exits with status 2; every other exception is a bug of
+    ours and exits with status 1.
+
+    >>> raise UserError("steps must be a positive integer", got=0, fix="pass steps=10")
+    Traceback (most recent call last):
+    noiseopt.errors.UserError: steps must be a positive integer; got 0; fix: pass steps=10
+    """
+
+    def __init__(self, rule: str, *, got: object = None, fix: str) -> None:
+        """`rule`: what must hold. `got`: the value received (left out when None). `fix`: what to do."""
+        received = "" if got is None else f"; got {_short(got)}"
+        super().__init__(f"{rule}{received}; fix: {fix}")
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:197] + "..."

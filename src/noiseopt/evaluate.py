@@ -1,0 +1,163 @@
+"""How accurate is a model under a perturbation? The only evaluation loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noiseopt.concepts import Perturbation, Record, clean, wilson_interval
+from noiseopt.data import Dataset, to_unit
+from noiseopt.errors import UserError
+from noiseopt.noise import draw_logits, has_noise, noise
+
+Data = Dataset | tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    draws: int = 20,
+    noise: bool = True,
+    seed: int = 0,
+    samples: Tensor | None = None,
+) -> Tensor:
+    """Class probabilities `Float[N, classes]`: the mean of softmax over `draws` draws of the noise.
+
+    Args:
+        model: images → logits; used in eval mode, left in the mode that it had.
+        images: `Float[N, C, H, W]` in [0, 1].
+        draws: K ≥ 1; a model without noise, or with `noise=False`, needs and takes one.
+        noise: is the model's noise on?
+        seed: of the noise.
+        samples: identities of the images, `Int64[N]`; the prediction for an image depends on its identity, never on
+            its batch. None: 0, ..., N-1.
+    """
+    with _evaluating(model, noise):
+        total, count = torch.zeros(()), 0
+        for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples):
+            total, count = total.to(logits.device) + logits.float().softmax(-1).sum(0), count + len(logits)
+        return total / count
+
+
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    perturbation: Perturbation = clean,
+    *,
+    draws: int = 20,
+    noise: bool = True,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> Record:
+    """Accuracy of `model` on perturbed images, with its 95 % Wilson interval.
+
+    The noise is as stated for the attacker and the prediction alike: a white-box attack on a model whose noise is off
+    sees it off. The attack and the prediction draw from streams of their own.
+
+    Args:
+        model: images in [0, 1] → logits; used in eval mode, left in the mode that it had, and on the device it is on.
+        data: a `Dataset`, or (images `Float[N, C, H, W]` in [0, 1] or `UInt8`, labels `Int64[N]`).
+        perturbation: any `(model, images, labels) → images`.
+        draws: K; the prediction is the mean over K draws of the noise.
+        noise: is the model's noise on?
+        batch_size: images at a time; changes nothing but memory and speed.
+        seed: of the noise of the predictions.
+
+    Raises:
+        UserError: no data, labels that are no classes of the model, or a perturbation that changes the shape.
+    """
+    count = len(data) if isinstance(data, Dataset) else len(data[0])
+    if count == 0:
+        raise UserError("evaluation needs at least one image", got="none", fix="check the data set or its split")
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    knows_samples = "samples" in inspect.signature(perturbation).parameters
+    correct = 0
+    with _evaluating(model, noise):
+        stochastic = has_noise(model)
+        for images, labels, ids in _batches(data, batch_size, device):
+            # A user's plain (model, images, labels) function is a perturbation too.
+            known = {"samples": ids} if knows_samples else {}
+            perturbed = perturbation(model, images, labels, **known).detach()
+            if perturbed.shape != images.shape:
+                raise UserError(
+                    "a perturbation keeps the images' shape",
+                    got=f"{tuple(images.shape)} → {tuple(perturbed.shape)}",
+                    fix="return one image for each that came in",
+                )
+            probabilities = predict(model, perturbed, draws=draws, noise=noise, seed=seed, samples=ids)
+            if int(labels.max()) >= probabilities.shape[1]:
+                raise UserError(
+                    f"labels must be below the model's {probabilities.shape[1]} classes",
+                    got=int(labels.max()),
+                    fix="use the model with the data set that it was built for",
+                )
+            correct += int((probabilities.argmax(1) == labels).sum())
+    low, high = wilson_interval(correct, count)
+    name, parameters = describe(perturbation)
+    return Record(
+        metric="accuracy",
+        value=correct / count,
+        count=count,
+        low=low,
+        high=high,
+        perturbation=name,
+        parameters=parameters,
+        noise=stochastic,
+        draws=draws if stochastic else 1,
+        seed=seed,
+        data=data.name if isinstance(data, Dataset) else "",
+    )
+
+
+def describe(perturbation: Perturbation) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of a perturbation, as a Record keeps them.
+
+
+    A perturbation may say them itself (`name`, `parameters()`); else they are its class or function name and, for a
+    data class, its plain fields.
+    """
+    name: str = getattr(perturbation, "name", None) or getattr(perturbation, "__name__", type(perturbation).__name__)
+    own = getattr(perturbation, "parameters", None)
+    if callable(own) and not isinstance(perturbation, nn.Module):
+        return name, own()
+    if dataclasses.is_dataclass(perturbation):
+        values = {f.name: getattr(perturbation, f.name) for f in dataclasses.fields(perturbation)}
+        return name, {k: v for k, v in values.items() if isinstance(v, int | float | str | bool | None)}
+    return name, {}
+
+
+def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    if isinstance(data, Dataset):
+        batches = data.batches(batch_size)
+    else:
+        images, labels = data
+        images = to_unit(images) if images.dtype == torch.uint8 else images
+        ids = torch.arange(len(images))
+        batches = zip(images.split(batch_size), labels.split(batch_size), ids.split(batch_size), strict=True)
+    for batch in batches:
+        images, labels, ids = (t.to(device) for t in batch)
+        yield images, labels, ids
+
+
+class _evaluating:
+    """Eval mode and the stated noise inside the block; both as they were afterwards."""
+
+    def __init__(self, model: nn.Module, on: bool) -> None:
+        self._model, self._noise = model, noise(model, on=on)
+
+    def __enter__(self) -> None:
+        self._modes = [(m, m.training) for m in self._model.modules()]
+        self._model.eval()
+        self._noise.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._noise.__exit__(*exception)
+        for module, training in self._modes:
+            module.training = training

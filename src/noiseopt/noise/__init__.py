@@ -1,0 +1,24 @@
+"""Learnable noise on the neurons of any PyTorch model (Xiao, Zhang, Peng: *Noise Optimization for ANNs*)."""
+
+from noiseopt.noise import compiled as _compiled  # noqa: F401  (defines the operator that compiled models call)
+from noiseopt.noise.draws import draw_logits
+from noiseopt.noise.inject import inject, remove, sigmas, split_parameters
+from noiseopt.noise.layer import GaussianNoise
+from noiseopt.noise.objective import SigmaObjective
+from noiseopt.noise.optimiser import SigmaAdam
+from noiseopt.noise.stream import has_noise, noise, seed, stream
+
+__all__ = [
+    "GaussianNoise",
+    "SigmaAdam",
+    "SigmaObjective",
+    "draw_logits",
+    "has_noise",
+    "inject",
+    "noise",
+    "remove",
+    "seed",
+    "sigmas",
+    "split_parameters",
+    "stream",
+]

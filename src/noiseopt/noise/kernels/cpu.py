@@ -1,0 +1,217 @@
+"""The noise on CPUs: numba, parallel over samples (forward) and over tiles (backward), nothing stored.
+
+The stream is the one that `reference` defines. The 16 lanes of a tile are the 16 float32 of an AVX-512 register (or two
+AVX2 ones): every inner loop runs over them, so that the compiler vectorises Philox, xoshiro128++ and Box-Muller alike.
+Logarithm, sine and cosine are polynomials (errors below 2e-7), since a call to libm would not vectorise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Torch brings GNU OpenMP; the same layer here lets both share cores politely. Set before numba starts its threads.
+os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+TILE, BLOCK, LANES = 1024, 64, 16
+SERIAL_BELOW = 32_768  # elements; waking threads costs more than these take
+
+_OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "cache": True}
+f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
+
+# Minimax fits: log1p(f)/f on [-1/4, 1/2]; sin(πs)/s and cos(πs) in q = s² on [0, 1/4].
+L0, L1, L2, L3, L4, L5, L6, L7 = (
+    f32(c)
+    for c in (1.0000001192092896, -0.5000022053718567, 0.33329808712005615, -0.24976539611816406,
+              0.20106367766857147, -0.17373886704444885, 0.14149029552936554, -0.06665578484535217)
+)  # fmt: skip
+S0, S1, S2, S3, S4 = (
+    f32(c)
+    for c in (
+        3.1415927410125732,
+        -5.167710304260254,
+        2.550077438354492,
+        -0.598291277885437,
+        0.07765766233205795,
+    )
+)
+C0, C1, C2, C3, C4 = (
+    f32(c)
+    for c in (
+        0.9999999403953552,
+        -4.934792995452881,
+        4.058411121368408,
+        -1.331876516342163,
+        0.21968960762023926,
+    )
+)
+LN2, HALF_ULP, ULP = f32(0.69314718), f32(2.0**-32), f32(2.0**-31)
+ONE, MINUS_TWO, TINY = f32(1), f32(-2), f32(1e-12)
+SIGN, MANTISSA, THREE_QUARTERS = u32(0x80000000), u32(0x007FFFFF), u32(0x3F400000)
+
+
+@intrinsic
+def _bits(typing_context: Any, x: Any) -> Any:
+    """The 32 bits of a float32 as an integer."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), code
+
+
+@intrinsic
+def _float(typing_context: Any, x: Any) -> Any:
+    """The float32 that has these 32 bits."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
+
+    return types.float32(types.uint32), code
+
+
+@njit(**_OPTIONS)
+def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+    """Philox4x32-10."""
+    for _ in range(10):
+        p0 = u64(0xD2511F53) * u64(c0)
+        p1 = u64(0xCD9E8D57) * u64(c2)
+        c0 = u32(u32(p1 >> u64(32)) ^ c1 ^ k0)
+        c2 = u32(u32(p0 >> u64(32)) ^ c3 ^ k1)
+        c1, c3 = u32(p1), u32(p0)
+        k0 = u32(k0 + u32(0x9E3779B9))
+        k1 = u32(k1 + u32(0xBB67AE85))
+    return c0, c1, c2, c3
+
+
+@njit(**_OPTIONS)
+def _box_muller(x, y):  # type: ignore[no-untyped-def]
+    """Two normals from two words; see `reference._box_muller` for the formula."""
+    uniform = f32(i32(x >> u32(1))) * ULP + HALF_ULP
+    # log(uniform) = exponent · ln 2 + log1p(f), with 1 + f in [3/4, 3/2) so that f = 0 at uniform = 1.
+    shifted = u32(_bits(uniform) - THREE_QUARTERS)
+    exponent = f32(i32(shifted) >> i32(23))
+    f = _float(u32(u32(shifted & MANTISSA) + THREE_QUARTERS)) - ONE  # type: ignore[call-arg]
+    log1p = f * (((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0)
+    radius = np.sqrt(max(MINUS_TWO * (exponent * LN2 + log1p), TINY))
+    s = f32(i32(y) >> i32(1)) * ULP
+    q = s * s
+    sine = ((((S4 * q + S3) * q + S2) * q + S1) * q + S0) * s
+    cosine = (((C4 * q + C3) * q + C2) * q + C1) * q + C0
+    return radius * sine, _float(u32(_bits(f32(radius * cosine)) ^ u32(y << u32(31))))
+
+
+@njit(**_OPTIONS)
+def _fill(z, state, words, tile, blocks, sample, step, layer_call, k0, k1):  # type: ignore[no-untyped-def]
+    """The first `blocks` blocks of 64 normals of a tile into z."""
+    for lane in range(LANES):
+        state[0, lane], state[1, lane], state[2, lane], state[3, lane] = _philox(
+            u32(tile * LANES + lane), sample, step, layer_call, k0, k1
+        )
+    for block in range(blocks):
+        for word in range(4):
+            for lane in range(LANES):
+                a, b, c, d = state[0, lane], state[1, lane], state[2, lane], state[3, lane]
+                t = u32(a + d)
+                words[word, lane] = u32(u32(u32(t << u32(7)) | (t >> u32(25))) + a)
+                t = u32(b << u32(9))
+                c = u32(c ^ a)
+                d = u32(d ^ b)
+                state[1, lane] = u32(b ^ c)
+                state[0, lane] = u32(a ^ d)
+                state[2, lane] = u32(c ^ t)
+                state[3, lane] = u32(u32(d << u32(11)) | (d >> u32(21)))
+        at = block * BLOCK
+        for lane in range(LANES):
+            z[at + lane], z[at + LANES + lane] = _box_muller(words[0, lane], words[1, lane])
+        at += 2 * LANES
+        for lane in range(LANES):
+            z[at + lane], z[at + LANES + lane] = _box_muller(words[2, lane], words[3, lane])
+
+
+def _add(v, scale, rows, key, parts):  # type: ignore[no-untyped-def]
+    size, neurons = len(scale), v.shape[1]
+    k0, k1 = u32(u64(key[0])), u32(u64(key[0]) >> u64(32))
+    layer_call = u32((key[1] << 16) | key[2])
+    for part in prange(parts):
+        z = np.empty(TILE, np.float32)
+        state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
+        for b in range(len(v) * part // parts, len(v) * (part + 1) // parts):
+            sample, step = u32(rows[b, 0]), u32(rows[b, 1])
+            for tile in range((neurons + TILE - 1) // TILE):
+                start = tile * TILE
+                n = min(TILE, neurons - start)
+                _fill(z, state, words, tile, (n + BLOCK - 1) // BLOCK, sample, step, layer_call, k0, k1)
+                out = v[b, start : start + n]
+                if size == neurons:
+                    s = scale[start : start + n]
+                    for i in range(n):
+                        out[i] += s[i] * z[i]
+                else:
+                    for i in range(n):
+                        out[i] += scale[(start + i) % size] * z[i]
+
+
+def _sum(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
+    """`sums[j] = Σ_b g[b, j] ε[b, j]`, every neuron by one thread and in the order of b: the same for any `parts`."""
+    neurons = g.shape[1]
+    tiles = (neurons + TILE - 1) // TILE
+    k0, k1 = u32(u64(key[0])), u32(u64(key[0]) >> u64(32))
+    layer_call = u32((key[1] << 16) | key[2])
+    for part in prange(parts):
+        z = np.empty(TILE, np.float32)
+        state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
+        for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
+            start = tile * TILE
+            n = min(TILE, neurons - start)
+            total = sums[start : start + n]
+            for b in range(len(g)):
+                sample, step = u32(rows[b, 0]), u32(rows[b, 1])
+                _fill(z, state, words, tile, (n + BLOCK - 1) // BLOCK, sample, step, layer_call, k0, k1)
+                grad = g[b, start : start + n]
+                for i in range(n):
+                    total[i] += grad[i] * z[i]
+
+
+_add_serial, _sum_serial = njit(**_OPTIONS)(_add), njit(**_OPTIONS)(_sum)
+_add_parallel, _sum_parallel = njit(parallel=True, **_OPTIONS)(_add), njit(parallel=True, **_OPTIONS)(_sum)
+
+
+def _threads(elements: int) -> int:
+    """As many as torch uses, so that one setting governs both; 1 where the work is small.
+
+    Forked workers must call `torch.set_num_threads(1)`, as torch's own do: GNU OpenMP's threads do not survive a fork.
+    """
+    if elements < SERIAL_BELOW:
+        return 1
+    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def _run(serial: Callable[..., None], parallel: Callable[..., None], elements: int, *args: Any) -> None:
+    threads = _threads(elements)
+    if threads == 1:
+        serial(*args, 1)
+    else:
+        numba.set_num_threads(threads)
+        parallel(*args, threads)
+
+
+def add_(v: Tensor, scale: Tensor, rows: Tensor, key: Tensor) -> None:
+    """`v[b, j] += scale[j mod S] ε[b, j]`."""
+    arrays = [t.detach().numpy() for t in (v, scale, rows, key)]
+    _run(_add_serial, _add_parallel, v.numel(), *arrays)
+
+
+def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
+    """`out[s] = Σ_b Σ_{j mod S = s} g[b, j] ε[b, j]`."""
+    sums = g.new_zeros(g.shape[1])
+    _run(_sum_serial, _sum_parallel, g.numel(), *(t.detach().numpy() for t in (g, rows, key, sums)))
+    return sums if size == g.shape[1] else sums.view(-1, size).sum(0)

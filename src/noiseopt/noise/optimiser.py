@@ -1,0 +1,90 @@
+"""Eq. 7 of Xiao et al.: Adam for σ, with ε inside the root, and σ ← |σ|."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from noiseopt.errors import UserError
+
+
+class SigmaAdam(Optimizer):
+    """The σ update of the paper:
+
+        h ← β₁ h + (1 - β₁) g,   v ← β₂ v + (1 - β₂) g²,   ĥ = h / (1 - β₁ᴺ),   v̂ = v / (1 - β₂ᴺ)
+        σ ← | σ - α ĥ / √(v̂ + ε) |
+
+    It differs from `torch.optim.Adam` in two places: ε is inside the root, and σ is folded back to ≥ 0, so that no σ
+    can be negative after the first step (which is why |σ| and its sign matter only before it). No weight decay.
+
+    Args:
+        params: the second list of `split_parameters`, or parameter groups.
+        lr: α; the paper's 1e-3.
+        betas: β₁, β₂, each in [0, 1).
+        eps: ε > 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        listed = list(params)
+        if not listed:
+            raise UserError("SigmaAdam needs at least one σ", got="none", fix="inject with sigma='learned'")
+        if not lr >= 0:
+            raise UserError("lr must be at least 0", got=lr, fix="lr=1e-3")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise UserError("betas must lie in [0, 1)", got=betas, fix="betas=(0.9, 0.999)")
+        if not eps > 0:
+            raise UserError("eps must be above 0", got=eps, fix="eps=1e-8")
+        super().__init__(listed, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every σ that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            sigmas = [p for p in group["params"] if p.grad is not None]
+            if sigmas:
+                self._update(sigmas, group)
+        return loss
+
+    def _update(self, sigmas: list[Tensor], group: dict[str, Any]) -> None:
+        """All σ of a group at once: a few fused calls instead of a few for each layer."""
+        grads: list[Tensor] = []
+        firsts: list[Tensor] = []
+        seconds: list[Tensor] = []
+        counts: list[Tensor] = []
+        for p in sigmas:
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["h"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
+            assert p.grad is not None
+            grads.append(p.grad)
+            firsts.append(state["h"])
+            seconds.append(state["v"])
+            counts.append(state["step"])
+        beta1, beta2 = group["betas"]
+        torch._foreach_add_(counts, 1)
+        torch._foreach_lerp_(firsts, grads, 1 - beta1)
+        torch._foreach_mul_(seconds, beta2)
+        torch._foreach_addcmul_(seconds, grads, grads, 1 - beta2)
+        # Parameters that joined later have taken fewer steps; mostly there is one count for all.
+        steps = [float(c) for c in counts]
+        roots = torch._foreach_div(seconds, [1 - beta2**n for n in steps])
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_addcdiv_(sigmas, firsts, roots, [-group["lr"] / (1 - beta1**n) for n in steps])
+        torch._foreach_abs_(sigmas)

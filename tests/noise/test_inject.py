@@ -1,0 +1,371 @@
+"""Noise goes into models of every kind, trains there, travels, and comes out again."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from noiseopt.errors import UserError
+from noiseopt.noise import GaussianNoise, SigmaAdam, inject, noise, remove, sigmas, split_parameters, stream
+
+
+class RnnHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(6, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0])
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x).mean(1))
+
+
+class LayerUsedTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(6, 6)
+        self.alias = self.shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alias(torch.relu(self.shared(x)))
+
+
+class DictModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, pixels: Tensor, text: Tensor) -> dict[str, Any]:
+        return {"logits": self.a(pixels) + self.b(text), "hidden": (self.a(pixels), None)}
+
+
+class TakesADict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        out = self.layer(batch["x"])
+        return out, {"again": out}
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.norm(self.stem(x)))
+        x = x + torch.relu(self.conv(x))
+        return self.head(x.mean((2, 3)))
+
+
+def _autoencoder(dims: int) -> nn.Module:
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dims]
+    return nn.Sequential(conv(2, 3, 3, stride=2), nn.ReLU(), transposed(3, 2, 3, stride=2))
+
+
+KINDS: dict[str, tuple[Callable[[], nn.Module], Any, set[str]]] = {
+    "linear itself": (lambda: nn.Linear(4, 3), torch.rand(5, 4), {""}),
+    "rnn head": (RnnHead, torch.rand(5, 7, 6), {"head"}),
+    "transformer block": (TransformerBlock, torch.rand(5, 7, 8), {"block.linear1", "block.linear2", "head"}),
+    "layer used twice": (LayerUsedTwice, torch.rand(5, 6), {"shared"}),
+    "keyword inputs, dict output": (
+        DictModel,
+        {"pixels": torch.rand(5, 4), "text": torch.rand(5, 2)},
+        {"a", "b"},
+    ),
+    "tuple input": (DictModel, (torch.rand(5, 4), torch.rand(5, 2)), {"a", "b"}),
+    "dict input, tuple output": (TakesADict, {"x": torch.rand(5, 4)}, {"layer"}),
+    "residual with batch norm": (Residual, torch.rand(5, 3, 6, 6), {"stem", "conv", "head"}),
+    "channels last": (
+        lambda: Residual().to(memory_format=torch.channels_last),
+        torch.rand(5, 3, 6, 6).contiguous(memory_format=torch.channels_last),
+        {"stem", "conv", "head"},
+    ),
+    "conv 1d": (lambda: _autoencoder(1), torch.rand(5, 2, 9), {"0", "2"}),
+    "conv 2d": (lambda: _autoencoder(2), torch.rand(5, 2, 9, 9), {"0", "2"}),
+    "conv 3d": (lambda: _autoencoder(3), torch.rand(5, 2, 9, 9, 9), {"0", "2"}),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(3)),
+        torch.rand(5, 6),
+        {"0", "2"},
+    ),
+    "parametrised": (
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))),
+        torch.rand(5, 4),
+        {"0"},
+    ),
+}
+
+
+def run(net: nn.Module, example: Any) -> Any:
+    if isinstance(example, dict) and "x" not in example:
+        return net(**example)
+    return net(*example) if isinstance(example, tuple) else net(example)
+
+
+def scalar(output: Any) -> Tensor:
+    """A number that depends on every tensor in an output."""
+    if isinstance(output, Tensor):
+        return output.square().sum()
+    parts = output.values() if isinstance(output, dict) else output
+    return sum((scalar(p) for p in parts if p is not None), torch.zeros(()))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[nn.Module, Any, set[str]]:
+    torch.manual_seed(0)
+    build, example, names = KINDS[request.param]
+    return build(), example, names
+
+
+@pytest.mark.filterwarnings("ignore:no noise on block.self_attn.out_proj", "ignore:Lazy modules")
+def test_every_kind_of_model_injects_trains_and_round_trips(
+    kind: tuple[nn.Module, Any, set[str]], tmp_path: Path
+) -> None:
+    model, example, names = kind
+    untouched = [(m, m.training) for m in model.modules()]
+    net = inject(model, example_input=example, init=0.3)
+    assert set(sigmas(net)) == names
+    assert not any(isinstance(m, GaussianNoise) for m in model.modules())
+    assert all(m.training == mode for m, mode in untouched)
+    run(model, example)  # a lazy model becomes concrete, as its copy did
+
+    # It trains: both optimisers, every σ gets a gradient, and moves, and stays non-negative.
+    weights, learned = split_parameters(net)
+    assert len(weights) == len(list(model.parameters()))
+    assert len(learned) == len(names)
+    optimizer, sigma_optimizer = torch.optim.Adam(weights, lr=1e-3), SigmaAdam(learned, lr=1e-2)
+    before = {name: s.detach().clone() for name, s in sigmas(net).items()}
+    for _ in range(3):
+        scalar(run(net, example)).backward()
+        optimizer.step(), sigma_optimizer.step()
+        optimizer.zero_grad(), sigma_optimizer.zero_grad()
+    for name, s in sigmas(net).items():
+        assert (s != before[name]).any()
+        assert (s >= 0).all()
+
+    # It travels: deepcopy, state_dict and safetensors give the same numbers.
+    net.eval()
+    save_model(net, tmp_path / "net.safetensors")
+    fresh = inject(kind[0], example_input=example)
+    load_model(fresh, tmp_path / "net.safetensors")
+    results = []
+    for version in (net, copy.deepcopy(net), fresh.eval()):
+        with stream(version, seed=5), torch.no_grad():
+            results.append(scalar(run(version, example)))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+    # And it goes: the plain architecture with the trained weights.
+    plain = remove(net)
+    assert list(plain.state_dict()) == list(model.state_dict())
+    with noise(net, on=False), torch.no_grad():
+        assert torch.equal(scalar(run(plain, example)), scalar(run(net, example)))
+    assert sigmas(net)
+    assert not sigmas(plain)
+
+
+def test_a_copy_has_a_switch_and_a_stream_of_its_own(images: Tensor, convnet: nn.Module) -> None:
+    net = inject(convnet, example_input=images)
+    other = copy.deepcopy(net)
+    with noise(net, on=False):
+        assert not torch.equal(other(images), convnet(images))
+    with stream(net, seed=9, samples=torch.arange(6)):
+        assert not torch.equal(net(images), other(images))
+
+
+def test_pickled_by_torch_save_and_weights_only_load(images: Tensor, convnet: nn.Module) -> None:
+    net = inject(convnet, example_input=images)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    buffer.seek(0)
+    net.load_state_dict(torch.load(buffer, weights_only=True))
+
+
+def test_autocast_trains_in_bfloat16(images: Tensor, convnet: nn.Module) -> None:
+    net = inject(convnet, example_input=images, init=0.2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), stream(net, seed=0, samples=torch.arange(6)):
+        out = net(images)
+        out.float().square().sum().backward()
+    assert out.dtype == torch.bfloat16
+    half = {name: s.grad for name, s in sigmas(net).items()}
+    net.zero_grad()
+    with stream(net, seed=0, samples=torch.arange(6)):
+        net(images).square().sum().backward()
+    for name, s in sigmas(net).items():
+        assert half[name].dtype == torch.float32  # type: ignore[union-attr]
+        assert (half[name] - s.grad).norm() < 0.05 * s.grad.norm()  # type: ignore[operator,union-attr]
+
+
+def test_where_selects(convnet: nn.Module, images: Tensor) -> None:
+    def chosen(where: Any) -> list[str]:
+        return list(sigmas(inject(convnet, example_input=images, where=where)))
+
+    assert chosen("all") == ["0", "4", "6"]
+    assert chosen("linear") == ["4", "6"]
+    assert chosen("conv") == ["0"]
+    assert chosen(["6", "0"]) == ["0", "6"]
+    assert chosen(["[46]"]) == ["4", "6"]
+    assert chosen(lambda name, m: isinstance(m, nn.Linear) and m.out_features == 5) == ["6"]
+
+
+def test_last_convolution_of_each_block_by_pattern() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.conv2(self.conv1(x))
+
+    net = nn.Sequential(nn.Sequential(Block(), Block()), Block())
+    assert list(sigmas(inject(net, example_input=torch.rand(2, 3, 4, 4), where=["*.conv2"]))) == [
+        "0.0.conv2",
+        "0.1.conv2",
+        "1.conv2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"where": "dense"}, "where=['dense']"),
+        ({"where": ["7"]}, "0 (Conv2d), 4 (Linear), 6 (Linear)"),
+        ({"where": ["1"]}, "ReLU"),
+        ({"where": []}, "at least one"),
+        ({"where": lambda name, m: False}, "0 (Conv2d), 4 (Linear)"),
+        ({"sigma": "learnt"}, "sigma='learned'"),
+        ({"sigma": -1.0}, "at least 0"),
+        ({"sigma": float("nan")}, "finite"),
+        ({"init": "uniform"}, "published"),
+        ({"init": float("inf")}, "finite"),
+        ({"per": "pixel"}, "per='neuron'"),
+    ],
+)
+def test_errors_say_rule_value_and_fix(convnet: nn.Module, images: Tensor, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        inject(convnet, example_input=images, **options)
+    assert says in str(error.value)
+    assert "fix:" in str(error.value)
+
+
+def test_nothing_to_match_and_noise_twice_are_refused(convnet: nn.Module, images: Tensor) -> None:
+    with pytest.raises(UserError, match="holds no Linear or convolution"):
+        inject(nn.ReLU(), example_input=images)
+    with pytest.raises(UserError, match="remove"):
+        inject(inject(convnet, example_input=images), example_input=images)
+
+
+def test_layers_that_are_never_called() -> None:
+    """Attention uses out_proj's weights without calling it: "all" leaves it out and says so, by name it is an error."""
+    with pytest.warns(UserWarning, match="out_proj"):
+        inject(TransformerBlock(), example_input=torch.rand(2, 7, 8))
+    with pytest.raises(UserError, match="must be called"):
+        inject(TransformerBlock(), example_input=torch.rand(2, 7, 8), where=["block.self_attn.out_proj"])
+
+
+def test_image_sizes_other_than_the_example(convnet: nn.Module) -> None:
+    fully = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    net = inject(fully, example_input=torch.rand(2, 1, 8, 8))
+    with pytest.raises(UserError, match="per='channel'"):
+        net(torch.rand(2, 1, 9, 9))
+    for per, shape in (("channel", (4, 1, 1)), ("layer", (1, 1, 1))):
+        net = inject(fully, example_input=torch.rand(2, 1, 8, 8), per=per)
+        assert sigmas(net)["0"].shape == shape
+        net(torch.rand(2, 1, 9, 9)).sum().backward()
+        assert sigmas(net)["0"].grad.shape == shape  # type: ignore[union-attr]
+
+
+def test_shared_sigma_has_the_summed_gradient(images: Tensor, convnet: nn.Module) -> None:
+    whole, shared = (
+        inject(convnet, example_input=images, where="conv", init=0.5, per=p) for p in ("neuron", "channel")
+    )
+    for net in (whole, shared):
+        with stream(net, seed=1, samples=torch.arange(6)):
+            net(images).square().sum().backward()
+    expected = sigmas(whole)["0"].grad.sum((1, 2), keepdim=True)  # type: ignore[union-attr]
+    torch.testing.assert_close(sigmas(shared)["0"].grad, expected)
+
+
+def test_starts() -> None:
+    wide = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.Flatten(), nn.Linear(64 * 64, 2000))
+    example = torch.rand(2, 1, 8, 8)
+    published = sigmas(inject(wide, example_input=example, init="published"))
+    assert published["2"].std().item() == pytest.approx(1, abs=0.1)
+    # Xavier-normal of [64, 8, 8]: fan in 8·8, fan out 64·8.
+    assert published["0"].std().item() == pytest.approx((2 / (64 + 512)) ** 0.5, rel=0.1)
+    normal = sigmas(inject(wide, example_input=example, init="normal"))
+    assert normal["0"].std().item() == pytest.approx(1, abs=0.1)
+    fixed = inject(wide, example_input=example, sigma=1.0)
+    assert (sigmas(fixed)["0"] == 1).all()
+    assert split_parameters(fixed)[1] == []
+    one, two = (sigmas(inject(wide, example_input=example, seed=s))["0"] for s in (1, 2))
+    assert not torch.equal(one, two)
+
+
+def test_learned_mean_is_a_weight(convnet: nn.Module, images: Tensor) -> None:
+    net = inject(convnet, example_input=images, mean=True)
+    weights, learned = split_parameters(net)
+    assert len(learned) == 3
+    assert len(weights) == len(list(convnet.parameters())) + 3
+    net(images).sum().backward()
+    assert all(p.grad is not None for p in weights)
+
+
+def test_single_samples_and_extra_dimensions() -> None:
+    net = inject(nn.Linear(4, 3), example_input=torch.rand(2, 4), init=1.0)
+    for shape in ((4,), (1, 4), (5, 4), (5, 7, 4), (2, 5, 7, 4)):
+        x = torch.zeros(shape)
+        with noise(net, on=False):
+            plain = net(x)
+        added = net(x) - plain
+        assert added.shape == (*shape[:-1], 3)
+        assert len(added.unique()) > 0.9 * added.numel()  # an own draw everywhere
+
+
+def test_global_random_state_and_batch_statistics_are_left_alone() -> None:
+    model = Residual()
+    before = model.norm.running_mean.clone()  # type: ignore[union-attr]
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    net = inject(model, example_input=torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(net.norm.running_mean, before)  # type: ignore[union-attr,arg-type]
+
+
+@settings(max_examples=25, deadline=None)
+@given(batch=st.integers(1, 5), features=st.integers(1, 70), inner=st.integers(1, 4))
+def test_any_shape(batch: int, features: int, inner: int) -> None:
+    net = inject(nn.Linear(2, features), example_input=torch.rand(1, 2), init=0.5)
+    x = torch.rand(batch, inner, 2)
+    with stream(net, seed=0, samples=torch.arange(batch)):
+        whole = net(x)
+    for b in range(batch):
+        with stream(net, seed=0, samples=torch.tensor([b])):
+            torch.testing.assert_close(net(x[b : b + 1]), whole[b : b + 1], rtol=1e-5, atol=1e-6)
