@@ -1,0 +1,41 @@
+"""The committee of Uličný et al.: several models, one averaged prediction."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from noiseopt.errors import UserError
+
+
+class Committee(nn.Module):
+    """Logits whose softmax is the mean of the members' softmaxes: log((1/M) Σ_m softmax(f_m(x)))."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images`: `Float[N, C, H, W]` in [0, 1]; returns log-probabilities `Float[N, classes]`."""
+        votes = torch.stack([member(images).log_softmax(-1) for member in self.members])
+        return votes.logsumexp(0) - math.log(len(self.members))
+
+
+def committee(members: Sequence[nn.Module]) -> nn.Module:
+    """A Model that predicts with the average of its members' predictions.
+
+    A white-box attack goes through all of them. Members with noise keep it, each with a stream of its own.
+
+    Args:
+        members: one or more Models with the same classes; copied, not changed.
+
+    Raises:
+        UserError: no member.
+    """
+    if len(members) == 0:
+        raise UserError("a committee needs at least one member", got="none", fix="committee([model, ...])")
+    return Committee([copy.deepcopy(member) for member in members])
