@@ -123,7 +123,8 @@ def describe(perturbation: Perturbation) -> tuple[str, dict[str, Any]]:
     A perturbation may say them itself (`name`, `parameters()`); else they are its class or function name and, for a
     data class, its plain fields.
     """
-    name: str = getattr(perturbation, "name", None) or getattr(perturbation, "__name__", type(perturbation).__name__)
+    own_name = getattr(perturbation, "__name__", type(perturbation).__name__)
+    name: str = getattr(perturbation, "name", own_name)
     own = getattr(perturbation, "parameters", None)
     if callable(own) and not isinstance(perturbation, nn.Module):
         return name, own()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from noiseopt.errors import UserError
+from noiseopt.noise.kernels import choose
 
 
 class SigmaAdam(Optimizer):
@@ -36,7 +37,7 @@ class SigmaAdam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        listed = list(params)
+        listed: list[Any] = list(params)
         if not listed:
             raise UserError("SigmaAdam needs at least one σ", got="none", fix="inject with sigma='learned'")
         if not lr >= 0:
@@ -55,36 +56,14 @@ class SigmaAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            sigmas = [p for p in group["params"] if p.grad is not None]
-            if sigmas:
-                self._update(sigmas, group)
+            settings = {"lr": group["lr"], "betas": tuple(group["betas"]), "eps": group["eps"]}
+            for sigma in group["params"]:
+                if sigma.grad is None:
+                    continue
+                state = self.state[sigma]
+                if not state:
+                    state.update(step=0, h=torch.zeros_like(sigma), v=torch.zeros_like(sigma))
+                state["step"] += 1
+                step = choose(sigma.device).sigma_step
+                step(sigma, sigma.grad, state["h"], state["v"], step=state["step"], **settings)
         return loss
-
-    def _update(self, sigmas: list[Tensor], group: dict[str, Any]) -> None:
-        """All σ of a group at once: a few fused calls instead of a few for each layer."""
-        grads: list[Tensor] = []
-        firsts: list[Tensor] = []
-        seconds: list[Tensor] = []
-        counts: list[Tensor] = []
-        for p in sigmas:
-            state = self.state[p]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                state["h"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
-            assert p.grad is not None
-            grads.append(p.grad)
-            firsts.append(state["h"])
-            seconds.append(state["v"])
-            counts.append(state["step"])
-        beta1, beta2 = group["betas"]
-        torch._foreach_add_(counts, 1)
-        torch._foreach_lerp_(firsts, grads, 1 - beta1)
-        torch._foreach_mul_(seconds, beta2)
-        torch._foreach_addcmul_(seconds, grads, grads, 1 - beta2)
-        # Parameters that joined later have taken fewer steps; mostly there is one count for all.
-        steps = [float(c) for c in counts]
-        roots = torch._foreach_div(seconds, [1 - beta2**n for n in steps])
-        torch._foreach_add_(roots, group["eps"])
-        torch._foreach_sqrt_(roots)
-        torch._foreach_addcdiv_(sigmas, firsts, roots, [-group["lr"] / (1 - beta1**n) for n in steps])
-        torch._foreach_abs_(sigmas)

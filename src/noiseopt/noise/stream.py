@@ -37,14 +37,19 @@ class Stream:
 
     def seeded(self, seed: int) -> Tensor:
         """`keys` as they are before any draw, under another seed."""
-        keys = self.keys.clone()
-        keys[:, 0], keys[:, 2] = seed, 0
-        return keys
+        layers = torch.arange(len(self.keys), device=self.keys.device)
+        return torch.stack([torch.full_like(layers, seed), layers, torch.zeros_like(layers)], dim=1)
 
     def next_key(self, layer: int) -> Tensor:
         """`Int64[3]`: (seed, layer, call), and the call is counted."""
         if torch.compiler.is_compiling():
             return torch.ops.noiseopt.next_key(self.keys, layer)
+        if self.keys.device.type == "cpu":
+            # The same by way of numpy: tensor operations would cost as much as the noise of a small layer.
+            keys = self.keys.numpy()
+            key = torch.from_numpy(keys[layer].copy())
+            keys[layer, 2] += 1
+            return key
         key = self.keys[layer].clone()
         self.keys[layer, 2] += 1
         return key

@@ -4,6 +4,7 @@ The contract, kept by every backend (`reference` is its readable definition):
 
 - `add_(v, scale, rows, key)`: `v[b, j] += scale[j mod S] * ε[b, j]`, in place;
 - `weighted_sum(g, rows, key, size)`: `out[s] = Σ_b Σ_{j mod S = s} g[b, j] * ε[b, j]`;
+- `sigma_step(σ, grad, h, v, lr=, betas=, eps=, step=)`: Eq. 7, in place;
 
 with `v`, `g`: contiguous `Float[B, M]` (32 or 64 bit), `scale`: `Float[S]`, S a divisor of M, `rows`: `Int64[B, 2]`
 (sample, step) of every row, `key`: `Int64[3]` (seed, layer, call), and ε regenerated, never stored.
@@ -25,6 +26,19 @@ class Backend(Protocol):
     def add_(self, v: Tensor, scale: Tensor, rows: Tensor, key: Tensor) -> None: ...
 
     def weighted_sum(self, g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor: ...
+
+    def sigma_step(
+        self,
+        sigma: Tensor,
+        grad: Tensor,
+        h: Tensor,
+        v: Tensor,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        step: int,
+    ) -> None: ...
 
 
 _forced: str | None = None

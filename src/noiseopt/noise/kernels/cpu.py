@@ -79,17 +79,23 @@ def _float(typing_context: Any, x: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox4x32-10."""
+def _seed(state, tile, sample, step, layer_call, k0, k1):  # type: ignore[no-untyped-def]
+    """Philox4x32-10 of every lane's counter into its state; rounds outside and lanes inside, to vectorise."""
+    for lane in range(LANES):
+        state[0, lane] = u32(tile * LANES + lane)
+        state[1, lane] = sample
+        state[2, lane] = step
+        state[3, lane] = layer_call
     for _ in range(10):
-        p0 = u64(0xD2511F53) * u64(c0)
-        p1 = u64(0xCD9E8D57) * u64(c2)
-        c0 = u32(u32(p1 >> u64(32)) ^ c1 ^ k0)
-        c2 = u32(u32(p0 >> u64(32)) ^ c3 ^ k1)
-        c1, c3 = u32(p1), u32(p0)
+        for lane in range(LANES):
+            p0 = u64(0xD2511F53) * u64(state[0, lane])
+            p1 = u64(0xCD9E8D57) * u64(state[2, lane])
+            state[0, lane] = u32(u32(p1 >> u64(32)) ^ state[1, lane] ^ k0)
+            state[2, lane] = u32(u32(p0 >> u64(32)) ^ state[3, lane] ^ k1)
+            state[1, lane] = u32(p1)
+            state[3, lane] = u32(p0)
         k0 = u32(k0 + u32(0x9E3779B9))
         k1 = u32(k1 + u32(0xBB67AE85))
-    return c0, c1, c2, c3
 
 
 @njit(**_OPTIONS)
@@ -112,10 +118,7 @@ def _box_muller(x, y):  # type: ignore[no-untyped-def]
 @njit(**_OPTIONS)
 def _fill(z, state, words, tile, blocks, sample, step, layer_call, k0, k1):  # type: ignore[no-untyped-def]
     """The first `blocks` blocks of 64 normals of a tile into z."""
-    for lane in range(LANES):
-        state[0, lane], state[1, lane], state[2, lane], state[3, lane] = _philox(
-            u32(tile * LANES + lane), sample, step, layer_call, k0, k1
-        )
+    _seed(state, tile, sample, step, layer_call, k0, k1)
     for block in range(blocks):
         for word in range(4):
             for lane in range(LANES):
@@ -181,6 +184,15 @@ def _sum(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
                     total[i] += grad[i] * z[i]
 
 
+@njit(**_OPTIONS)
+def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps):  # type: ignore[no-untyped-def]
+    for i in range(len(sigma)):
+        g = grad[i]
+        h[i] += (g - h[i]) * beta1
+        v[i] += (g * g - v[i]) * beta2
+        sigma[i] = abs(sigma[i] - rate * h[i] / np.sqrt(v[i] * correction + eps))
+
+
 _add_serial, _sum_serial = njit(**_OPTIONS)(_add), njit(**_OPTIONS)(_sum)
 _add_parallel, _sum_parallel = njit(parallel=True, **_OPTIONS)(_add), njit(parallel=True, **_OPTIONS)(_sum)
 
@@ -215,3 +227,13 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
     sums = g.new_zeros(g.shape[1])
     _run(_sum_serial, _sum_parallel, g.numel(), *(t.detach().numpy() for t in (g, rows, key, sums)))
     return sums if size == g.shape[1] else sums.view(-1, size).sum(0)
+
+
+def sigma_step(
+    sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
+) -> None:
+    """Eq. 7 in one pass, in place; see `reference.sigma_step`."""
+    number = f32 if sigma.dtype == torch.float32 else np.float64
+    flat = (t.detach().view(-1).numpy() for t in (sigma, grad.contiguous(), h, v))
+    rate, correction = lr / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)
+    _equation_7(*flat, *map(number, (1 - betas[0], 1 - betas[1], rate, correction, eps)))

@@ -53,6 +53,16 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
     return (g * noise).view(-1, size).sum(0)
 
 
+def sigma_step(
+    sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
+) -> None:
+    """Eq. 7, in place: `h`, `v` ← their moving averages, `σ ← |σ - lr ĥ / √(v̂ + ε)|`; `step` counts from 1."""
+    h.lerp_(grad, 1 - betas[0])
+    v.lerp_(grad * grad, 1 - betas[1])
+    root = (v / (1 - betas[1] ** step)).add_(eps).sqrt_()
+    sigma.addcdiv_(h, root, value=-lr / (1 - betas[0] ** step)).abs_()
+
+
 def _next(state: list[Tensor]) -> Tensor:
     """One xoshiro128++ word of every lane; `state` moves on."""
     a, b, c, d = state
