@@ -8,7 +8,6 @@ Logarithm, sine and cosine are polynomials (errors below 2e-7), since a call to 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 # Torch brings GNU OpenMP; the same layer here lets both share cores politely. Set before numba starts its threads.
@@ -21,7 +20,9 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-TILE, BLOCK, LANES = 1024, 64, 16
+from noiseopt.noise.kernels.reference import LANES, lanes_of
+
+TILE, BLOCK = 1024, 64
 SERIAL_BELOW = 32_768  # elements; waking threads costs more than these take
 
 _OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "cache": True}
@@ -79,13 +80,8 @@ def _float(typing_context: Any, x: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _seed(state, tile, sample, step, layer_call, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox4x32-10 of every lane's counter into its state; rounds outside and lanes inside, to vectorise."""
-    for lane in range(LANES):
-        state[0, lane] = u32(tile * LANES + lane)
-        state[1, lane] = sample
-        state[2, lane] = step
-        state[3, lane] = layer_call
+def _philox(state, k0, k1):  # type: ignore[no-untyped-def]
+    """Philox4x32-10 of every lane's counter, in place; rounds outside and lanes inside, to vectorise."""
     for _ in range(10):
         for lane in range(LANES):
             p0 = u64(0xD2511F53) * u64(state[0, lane])
@@ -116,9 +112,8 @@ def _box_muller(x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def _fill(z, state, words, tile, blocks, sample, step, layer_call, k0, k1):  # type: ignore[no-untyped-def]
-    """The first `blocks` blocks of 64 normals of a tile into z."""
-    _seed(state, tile, sample, step, layer_call, k0, k1)
+def _normals(z, state, words, blocks):  # type: ignore[no-untyped-def]
+    """`blocks` steps of xoshiro128++, four words each, in all lanes: `z[(4 block + slot) · 16 + lane]`."""
     for block in range(blocks):
         for word in range(4):
             for lane in range(LANES):
@@ -140,19 +135,51 @@ def _fill(z, state, words, tile, blocks, sample, step, layer_call, k0, k1):  # t
             z[at + lane], z[at + LANES + lane] = _box_muller(words[2, lane], words[3, lane])
 
 
-def _add(v, scale, rows, key, parts):  # type: ignore[no-untyped-def]
+@njit(**_OPTIONS)
+def _fill_tile(z, state, words, rows, b, tile, n, key):  # type: ignore[no-untyped-def]
+    """The first n normals of a tile of row b: `z[i]` is neuron `1024 tile + i`."""
+    for lane in range(LANES):
+        state[0, lane] = u32(tile * LANES + lane)
+        state[1, lane] = u32(rows[b, 0])
+        state[2, lane] = u32(rows[b, 1])
+        state[3, lane] = u32((key[1] << 16) | key[2])
+    _philox(state, u32(u64(key[0])), u32(u64(key[0]) >> u64(32)))
+    _normals(z, state, words, (n + BLOCK - 1) // BLOCK)
+
+
+@njit(**_OPTIONS)
+def _fill_group(z, state, words, rows, first, lanes, neurons, key):  # type: ignore[no-untyped-def]
+    """All normals of `16 / lanes` narrow rows at once: `z[(j // lanes) · 16 + r · lanes + j % lanes]` is neuron j of
+    row `first + r`, so that narrow layers fill the register too.
+    """
+    for lane in range(LANES):
+        b = min(first + lane // lanes, len(rows) - 1)
+        state[0, lane] = u32(lane % lanes)
+        state[1, lane] = u32(rows[b, 0])
+        state[2, lane] = u32(rows[b, 1])
+        state[3, lane] = u32((key[1] << 16) | key[2])
+    _philox(state, u32(u64(key[0])), u32(u64(key[0]) >> u64(32)))
+    _normals(z, state, words, (neurons + 4 * lanes - 1) // (4 * lanes))
+
+
+@njit(**_OPTIONS)
+def _log2(power):  # type: ignore[no-untyped-def]
+    shift = u32(0)
+    while (1 << shift) < power:
+        shift += u32(1)
+    return shift
+
+
+def _add_wide(v, scale, rows, key, parts):  # type: ignore[no-untyped-def]
     size, neurons = len(scale), v.shape[1]
-    k0, k1 = u32(u64(key[0])), u32(u64(key[0]) >> u64(32))
-    layer_call = u32((key[1] << 16) | key[2])
     for part in prange(parts):
         z = np.empty(TILE, np.float32)
         state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
         for b in range(len(v) * part // parts, len(v) * (part + 1) // parts):
-            sample, step = u32(rows[b, 0]), u32(rows[b, 1])
             for tile in range((neurons + TILE - 1) // TILE):
                 start = tile * TILE
                 n = min(TILE, neurons - start)
-                _fill(z, state, words, tile, (n + BLOCK - 1) // BLOCK, sample, step, layer_call, k0, k1)
+                _fill_tile(z, state, words, rows, b, tile, n, key)
                 out = v[b, start : start + n]
                 if size == neurons:
                     s = scale[start : start + n]
@@ -163,12 +190,30 @@ def _add(v, scale, rows, key, parts):  # type: ignore[no-untyped-def]
                         out[i] += scale[(start + i) % size] * z[i]
 
 
-def _sum(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
+def _add_narrow(v, scale, rows, key, lanes, parts):  # type: ignore[no-untyped-def]
+    size, neurons = len(scale), v.shape[1]
+    per_group, shift, low = LANES // lanes, _log2(lanes), u32(lanes - 1)
+    groups = (len(v) + per_group - 1) // per_group
+    for part in prange(parts):
+        z = np.empty(TILE, np.float32)
+        state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
+        for group in range(groups * part // parts, groups * (part + 1) // parts):
+            first = group * per_group
+            _fill_group(z, state, words, rows, first, lanes, neurons, key)
+            for b in range(first, min(first + per_group, len(v))):
+                out, mine = v[b], z[(b - first) * lanes :]
+                if size == neurons:
+                    for j in range(neurons):
+                        out[j] += scale[j] * mine[(u32(j) >> shift) * LANES + (u32(j) & low)]
+                else:
+                    for j in range(neurons):
+                        out[j] += scale[j % size] * mine[(u32(j) >> shift) * LANES + (u32(j) & low)]
+
+
+def _sum_wide(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
     """`sums[j] = Σ_b g[b, j] ε[b, j]`, every neuron by one thread and in the order of b: the same for any `parts`."""
     neurons = g.shape[1]
     tiles = (neurons + TILE - 1) // TILE
-    k0, k1 = u32(u64(key[0])), u32(u64(key[0]) >> u64(32))
-    layer_call = u32((key[1] << 16) | key[2])
     for part in prange(parts):
         z = np.empty(TILE, np.float32)
         state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
@@ -177,11 +222,24 @@ def _sum(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
             n = min(TILE, neurons - start)
             total = sums[start : start + n]
             for b in range(len(g)):
-                sample, step = u32(rows[b, 0]), u32(rows[b, 1])
-                _fill(z, state, words, tile, (n + BLOCK - 1) // BLOCK, sample, step, layer_call, k0, k1)
+                _fill_tile(z, state, words, rows, b, tile, n, key)
                 grad = g[b, start : start + n]
                 for i in range(n):
                     total[i] += grad[i] * z[i]
+
+
+@njit(**_OPTIONS)
+def _sum_narrow(g, rows, key, sums, lanes):  # type: ignore[no-untyped-def]
+    neurons = g.shape[1]
+    per_group, shift, low = LANES // lanes, _log2(lanes), u32(lanes - 1)
+    z = np.empty(TILE, np.float32)
+    state, words = np.empty((4, LANES), np.uint32), np.empty((4, LANES), np.uint32)
+    for first in range(0, len(g), per_group):
+        _fill_group(z, state, words, rows, first, lanes, neurons, key)
+        for b in range(first, min(first + per_group, len(g))):
+            grad, mine = g[b], z[(b - first) * lanes :]
+            for j in range(neurons):
+                sums[j] += grad[j] * mine[(u32(j) >> shift) * LANES + (u32(j) & low)]
 
 
 @njit(**_OPTIONS)
@@ -193,8 +251,9 @@ def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps):  # type
         sigma[i] = abs(sigma[i] - rate * h[i] / np.sqrt(v[i] * correction + eps))
 
 
-_add_serial, _sum_serial = njit(**_OPTIONS)(_add), njit(**_OPTIONS)(_sum)
-_add_parallel, _sum_parallel = njit(parallel=True, **_OPTIONS)(_add), njit(parallel=True, **_OPTIONS)(_sum)
+_add_wide_serial, _add_wide_parallel = njit(**_OPTIONS)(_add_wide), njit(parallel=True, **_OPTIONS)(_add_wide)
+_add_narrow_serial, _add_narrow_parallel = njit(**_OPTIONS)(_add_narrow), njit(parallel=True, **_OPTIONS)(_add_narrow)
+_sum_wide_serial, _sum_wide_parallel = njit(**_OPTIONS)(_sum_wide), njit(parallel=True, **_OPTIONS)(_sum_wide)
 
 
 def _threads(elements: int) -> int:
@@ -204,28 +263,31 @@ def _threads(elements: int) -> int:
     """
     if elements < SERIAL_BELOW:
         return 1
-    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-
-
-def _run(serial: Callable[..., None], parallel: Callable[..., None], elements: int, *args: Any) -> None:
-    threads = _threads(elements)
-    if threads == 1:
-        serial(*args, 1)
-    else:
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    if threads > 1:
         numba.set_num_threads(threads)
-        parallel(*args, threads)
+    return threads
 
 
 def add_(v: Tensor, scale: Tensor, rows: Tensor, key: Tensor) -> None:
     """`v[b, j] += scale[j mod S] ε[b, j]`."""
-    arrays = [t.detach().numpy() for t in (v, scale, rows, key)]
-    _run(_add_serial, _add_parallel, v.numel(), *arrays)
+    arrays = v.detach().numpy(), scale.detach().numpy(), rows.numpy(), key.numpy()
+    threads, lanes = _threads(v.numel()), lanes_of(v.shape[1])
+    if lanes == LANES:
+        (_add_wide_serial if threads == 1 else _add_wide_parallel)(*arrays, threads)
+    else:
+        (_add_narrow_serial if threads == 1 else _add_narrow_parallel)(*arrays, lanes, threads)
 
 
 def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
     """`out[s] = Σ_b Σ_{j mod S = s} g[b, j] ε[b, j]`."""
-    sums = g.new_zeros(g.shape[1])
-    _run(_sum_serial, _sum_parallel, g.numel(), *(t.detach().numpy() for t in (g, rows, key, sums)))
+    sums = torch.zeros(g.shape[1], dtype=g.dtype)
+    arrays = g.detach().numpy(), rows.numpy(), key.numpy(), sums.numpy()
+    threads, lanes = _threads(g.numel()), lanes_of(g.shape[1])
+    if lanes < LANES:
+        _sum_narrow(*arrays, lanes)  # one tile: every neuron's sum is one thread's
+    else:
+        (_sum_wide_serial if threads == 1 else _sum_wide_parallel)(*arrays, threads)
     return sums if size == g.shape[1] else sums.view(-1, size).sum(0)
 
 
@@ -234,6 +296,6 @@ def sigma_step(
 ) -> None:
     """Eq. 7 in one pass, in place; see `reference.sigma_step`."""
     number = f32 if sigma.dtype == torch.float32 else np.float64
-    flat = (t.detach().view(-1).numpy() for t in (sigma, grad.contiguous(), h, v))
+    flat = (t.numpy().ravel() for t in (sigma.detach(), grad.contiguous(), h, v))
     rate, correction = lr / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)
     _equation_7(*flat, *map(number, (1 - betas[0], 1 - betas[1], rate, correction, eps)))

@@ -1,11 +1,12 @@
 """The definition of the noise ε(seed, layer, call, step, sample, neuron), in plain torch: any device, no compiler.
 
-A tile is 1,024 consecutive neurons of one sample; it has 16 lanes. A lane's 128-bit state is one Philox4x32-10 call on
-the counter (tile · 16 + lane, sample, step, layer · 2¹⁶ + call) under the 64-bit seed. It then runs xoshiro128++
-(Blackman & Vigna, *Scrambled linear pseudorandom number generators*, 2021). Four words of a lane make four normals by
-Box-Muller; the 16 lanes together make a block of 64 neurons, and 16 blocks a tile:
+A tile is 64 · L consecutive neurons of one sample; it has L lanes: 16, or fewer for a layer of at most 512 neurons,
+which has one tile (`lanes_of`). A lane's 128-bit state is one Philox4x32-10 call on the counter (tile · 16 + lane,
+sample, step, layer · 2¹⁶ + call) under the 64-bit seed. It then runs xoshiro128++ (Blackman & Vigna, *Scrambled
+linear pseudorandom number generators*, 2021). Four words of a lane make four normals by Box-Muller; the lanes
+together make a block of 4 · L neurons, and 16 blocks a tile:
 
-    neuron = tile · 1024 + block · 64 + slot · 16 + lane,    slot = 0, 1 from words 0, 1; slot = 2, 3 from words 2, 3
+    neuron = (16 · tile + block) · 4 L + slot · L + lane,    slot = 0, 1 from words 0, 1; slot = 2, 3 from words 2, 3
 
 So ε depends on nothing else: not on the batch, its order, the number of threads, or the process. `call` counts how
 often the layer was used since (sample, step) were set, so that a layer used twice in a pass draws twice.
@@ -20,25 +21,31 @@ from torch import Tensor
 
 from noiseopt.streams import MASK32, philox
 
-TILE, BLOCK, LANES = 1024, 64, 16
+LANES, BLOCKS = 16, 16
+
+
+def lanes_of(neurons: int) -> int:
+    """Lanes of a tile in a layer of so many neurons: as few as give a lane no more than 64, but at most 16."""
+    return min(LANES, 1 << (-(-neurons // 64) - 1).bit_length())
 
 
 def normals(rows: Tensor, key: Tensor, count: int) -> Tensor:
     """ε of the first `count` neurons of every row: `Float32[B, count]`."""
     seed, layer, call = key.tolist()
-    tiles = -(-count // TILE)
-    lane = torch.arange(tiles * LANES, device=rows.device).expand(len(rows), -1)
+    lanes = lanes_of(count)
+    tiles = -(-count // (64 * lanes))
+    lane = torch.arange(lanes, device=rows.device) + LANES * torch.arange(tiles, device=rows.device)[:, None]
+    lane = lane.flatten().expand(len(rows), -1)
     sample, step = ((rows[:, i, None] & MASK32).expand_as(lane) for i in (0, 1))
     layer_call = torch.full_like(lane, (layer << 16) | call)
     state = list(philox((lane, sample, step, layer_call), seed))
-    blocks: list[Tensor] = []
-    for _ in range(TILE // BLOCK):
+    slots: list[Tensor] = []
+    for _ in range(BLOCKS):
         words = [_next(state) for _ in range(4)]
         for pair in (words[:2], words[2:]):
-            blocks.extend(_box_muller(*pair))
-    # 64 slots of [B, tiles · 16 lanes] → [B, tiles, slots, lanes]
-    tile_lanes = [slot.view(len(rows), tiles, LANES) for slot in blocks]
-    return torch.stack(tile_lanes, dim=2).flatten(1)[:, :count]
+            slots.extend(_box_muller(*pair))
+    # 64 slots of [B, tiles · lanes] → [B, tiles, slots, lanes]
+    return torch.stack([slot.view(len(rows), tiles, lanes) for slot in slots], dim=2).flatten(1)[:, :count]
 
 
 def add_(v: Tensor, scale: Tensor, rows: Tensor, key: Tensor) -> None:
