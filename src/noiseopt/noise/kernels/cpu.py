@@ -59,24 +59,19 @@ ONE, MINUS_TWO, TINY = f32(1), f32(-2), f32(1e-12)
 SIGN, MANTISSA, THREE_QUARTERS = u32(0x80000000), u32(0x007FFFFF), u32(0x3F400000)
 
 
-@intrinsic
-def _bits(typing_context: Any, x: Any) -> Any:
-    """The 32 bits of a float32 as an integer."""
+def _reinterpret(source: Any, target: Any) -> Any:
+    """A compiled function that reads the same 32 bits as another type."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+    def build(typing_context: Any, x: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(target))
 
-    return types.uint32(types.float32), code
+        return target(source), code
+
+    return intrinsic(build)
 
 
-@intrinsic
-def _float(typing_context: Any, x: Any) -> Any:
-    """The float32 that has these 32 bits."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
-
-    return types.float32(types.uint32), code
+_bits, _float = _reinterpret(types.float32, types.uint32), _reinterpret(types.uint32, types.float32)
 
 
 @njit(**_OPTIONS)
@@ -101,7 +96,7 @@ def _box_muller(x, y):  # type: ignore[no-untyped-def]
     # log(uniform) = exponent · ln 2 + log1p(f), with 1 + f in [3/4, 3/2) so that f = 0 at uniform = 1.
     shifted = u32(_bits(uniform) - THREE_QUARTERS)
     exponent = f32(i32(shifted) >> i32(23))
-    f = _float(u32(u32(shifted & MANTISSA) + THREE_QUARTERS)) - ONE  # type: ignore[call-arg]
+    f = _float(u32(u32(shifted & MANTISSA) + THREE_QUARTERS)) - ONE
     log1p = f * (((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0)
     radius = np.sqrt(max(MINUS_TWO * (exponent * LN2 + log1p), TINY))
     s = f32(i32(y) >> i32(1)) * ULP
