@@ -68,9 +68,7 @@ def main() -> None:
         net.to(arguments.device).eval()
         images, labels = images.to(arguments.device), labels.to(arguments.device)
         variants = attacks(net, images, labels)
-        left = {
-            key: evaluate(net, (work(), labels), draws=20, seed=1).value for key, work in variants.items()
-        }
+        left = {key: evaluate(net, (work(), labels), draws=20, seed=1).value for key, work in variants.items()}
         seconds = interleaved(variants, rounds=arguments.rounds or rounds, warmup=0, device=arguments.device)
         ours = statistics.median(seconds["noiseopt"])
         for key, times in seconds.items():

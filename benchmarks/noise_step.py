@@ -104,7 +104,15 @@ def main() -> None:
                 f"{(held['naive'] - held['plain']) / 1e6:.3f}",
             ]
         )
-    columns = ["network", "plain ms", "noisy ms", "noisy / plain", "naive / plain", "MB held more", "naive: MB held more"]
+    columns = [
+        "network",
+        "plain ms",
+        "noisy ms",
+        "noisy / plain",
+        "naive / plain",
+        "MB held more",
+        "naive: MB held more",
+    ]
     publish("noise_step", f"A training step of {BATCH} images", columns, rows, arguments.json)
 
 

@@ -74,7 +74,9 @@ def test_predictions_do_not_depend_on_threads_or_processes(tmp_path: object) -> 
     for number, (threads, first, last) in enumerate([(1, 0, 400), (2, 0, 400), (2, 0, 150), (1, 150, 400)]):
         path = f"{tmp_path}/{number}.pt"
         subprocess.run(
-            [sys.executable, "-c", _PREDICT, str(threads), str(first), str(last), path], check=True, env=dict(os.environ)
+            [sys.executable, "-c", _PREDICT, str(threads), str(first), str(last), path],
+            check=True,
+            env=dict(os.environ),
         )
         results.append(torch.load(path, weights_only=True))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)

@@ -2,14 +2,15 @@
 
 `philox` is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) in
 torch integer arithmetic: any device, vectorised, no state. `SampleRandom` uses it to give every image its own
-stream; `BatchRandom` gives a `torch.Generator` the same three methods.
+stream, on CPUs by the compiled loops of `streams_cpu`; `BatchRandom` gives a `torch.Generator` the same methods.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +20,7 @@ MASK32 = 0xFFFFFFFF
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 
-_CACHED = 1 << 15  # words at a time on a CPU: they stay in its cache, and below what torch shares out to threads
-_COMPILED_FROM = 1 << 16  # words from which a CPU takes the compiled loop; below, loading it would not pay
+_AT_ONCE = 1 << 22  # words that are made together in torch, which takes ten times their memory
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,41 +41,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[T
 
 
 @cache
-def _compiled_philox() -> Callable[..., None] | None:
-    """`fill(words [rows, blocks, 4], samples [rows], call, purpose, key0, key1)` by numba; None where it is missing.
-
-    The same numbers as `philox`, ten times as fast, since sixteen counters share a register and none touches memory.
-    """
+def _cpu_kernels() -> ModuleType | None:
+    """The compiled loops, loaded when first asked for; None where numba is missing."""
     try:
-        from numba import njit, uint32, uint64
+        from noiseopt import streams_cpu
     except ImportError:
         return None
-    import numpy as np
-
-    lanes = 16
-
-    @njit(cache=True)
-    def fill(words: Any, samples: Any, call: int, purpose: int, key0: int, key1: int) -> None:
-        blocks = words.shape[1]
-        block = np.empty((4, lanes), np.uint32)
-        for row in range(len(samples)):
-            sample = uint32(samples[row])
-            for start in range(0, blocks, lanes):
-                for lane in range(lanes):
-                    c0, c1, c2, c3 = uint32(start + lane), sample, uint32(call), uint32(purpose)
-                    k0, k1 = uint32(key0), uint32(key1)
-                    for _ in range(10):
-                        product0, product1 = uint64(_MULTIPLIER_0) * c0, uint64(_MULTIPLIER_1) * c2
-                        c0 = uint32(uint32(product1 >> uint64(32)) ^ c1 ^ k0)
-                        c2 = uint32(uint32(product0 >> uint64(32)) ^ c3 ^ k1)
-                        c1, c3 = uint32(product1), uint32(product0)
-                        k0, k1 = uint32(k0 + uint32(_WEYL_0)), uint32(k1 + uint32(_WEYL_1))
-                    block[0, lane], block[1, lane], block[2, lane], block[3, lane] = c0, c1, c2, c3
-                for lane in range(min(lanes, blocks - start)):
-                    for word in range(4):
-                        words[row, start + lane, word] = block[word, lane]
-
-    return fill
+    return streams_cpu
 
 
 class Random(Protocol):
@@ -103,30 +75,34 @@ class SampleRandom:
         self.samples = samples.to(torch.int64)
         self._calls = 0
 
+    def _compiled(self, kernel: str, dtype: torch.dtype, shape: tuple[int, ...], *bounds: int) -> Tensor | None:
+        """The draws by a loop of `streams_cpu`, or None where there is none for the samples' device."""
+        kernels = _cpu_kernels() if self.samples.device.type == "cpu" else None
+        if kernels is None:
+            return None
+        draws = torch.empty(len(self.samples), math.prod(shape), dtype=dtype)
+        key = self.seed & MASK32, (self.seed >> 32) & MASK32
+        fill: Any = getattr(kernels, kernel)
+        fill(draws.numpy(), self.samples.contiguous().numpy(), self._calls, MASK32, *key, *bounds)
+        self._calls += 1
+        return draws.view(len(self.samples), *shape)
+
     def _words(self, count: int) -> Iterator[tuple[slice, Tensor]]:
         """Rows of samples and their words, `Int64[rows, count]` in [0, 2³²), until every sample had its turn."""
-        call, device = self._calls, self.samples.device
+        position = torch.arange(-(-count // 4), device=self.samples.device)[None]
+        call = torch.full_like(position, self._calls)
         self._calls += 1
-        blocks = -(-count // 4)
-        on_cpu = device.type == "cpu"
-        compiled = _compiled_philox() if on_cpu and len(self.samples) * count >= _COMPILED_FROM else None
-        position = torch.arange(blocks, device=device)[None]
-        rows = max(1, (_CACHED if on_cpu else 1 << 26) // max(count, 1))
-        for start in range(0, len(self.samples), rows):
-            chunk = slice(start, start + rows)
-            samples = self.samples[chunk] & MASK32
-            # The last counter word keeps this stream apart from the noise layers', which number layers from 0 there.
-            if compiled is not None:
-                words = torch.empty(len(samples), blocks, 4, dtype=torch.int64)
-                keys = self.seed & MASK32, (self.seed >> 32) & MASK32
-                compiled(words.numpy(), samples.numpy(), call, MASK32, *keys)
-            else:
-                purpose = torch.full_like(position, MASK32)
-                counter = position, samples[:, None], torch.full_like(position, call), purpose
-                words = torch.stack(torch.broadcast_tensors(*philox(counter, self.seed)), dim=-1)
-            yield chunk, words.flatten(1)[:, :count]
+        # The last counter word keeps this stream apart from the noise layers', which number layers from 0 there.
+        purpose = torch.full_like(position, MASK32)
+        step = max(1, _AT_ONCE // max(count, 1))
+        for start in range(0, len(self.samples), step):
+            rows = slice(start, start + step)
+            words = philox((position, self.samples[rows, None] & MASK32, call, purpose), self.seed)
+            yield rows, torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :count]
 
     def rand(self, *shape: int) -> Tensor:
+        if (draws := self._compiled("uniform", torch.float32, shape)) is not None:
+            return draws
         count = math.prod(shape)
         draws = torch.empty(len(self.samples), count, device=self.samples.device)
         for rows, words in self._words(count):
@@ -134,6 +110,8 @@ class SampleRandom:
         return draws.view(len(self.samples), *shape)
 
     def randn(self, *shape: int) -> Tensor:
+        if (draws := self._compiled("normal", torch.float32, shape)) is not None:
+            return draws
         count = math.prod(shape)
         half = -(-count // 2)
         draws = torch.empty(len(self.samples), count, device=self.samples.device)
@@ -146,6 +124,8 @@ class SampleRandom:
         return draws.view(len(self.samples), *shape)
 
     def randint(self, low: int, high: int, *shape: int) -> Tensor:
+        if (draws := self._compiled("integers", torch.int64, shape, low, high)) is not None:
+            return draws
         # Multiply-shift: the bias is below (high - low) / 2³².
         count = math.prod(shape)
         draws = torch.empty(len(self.samples), count, dtype=torch.int64, device=self.samples.device)

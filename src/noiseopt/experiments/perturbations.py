@@ -1,0 +1,181 @@
+"""What a recipe may write where a perturbation is wanted, and the Perturbation that comes of it.
+
+```yaml
+clean
+{corruption: gaussian_noise, severity: 3}
+{attack: pgd, eps: 25/255, step_size: 5/255, steps: 10, random_start: false}
+{transfer: {attack: fgsm, eps: 0.1}}      # crafted on the recipe's surrogate
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_serializer, model_validator
+from torch import nn
+
+from noiseopt.attacks import ATTACKS, Transfer
+from noiseopt.concepts import Perturbation, clean
+from noiseopt.corruptions import CORRUPTIONS, Corruption
+from noiseopt.errors import UserError
+from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
+from noiseopt.experiments.reading import number
+
+
+class Clean(Part):
+    """The images as they are. Written as the word `clean`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return {} if value == "clean" else value
+
+    @model_serializer
+    def _as_word(self) -> str:
+        return "clean"
+
+    shared: ClassVar = True
+    """Are the perturbed images the same for every model?"""
+
+    @property
+    def title(self) -> str:
+        return "clean"
+
+    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+        return clean
+
+    def fingerprint(self) -> Any:
+        """Plain values that determine what `build` returns; the seed and the surrogate apart."""
+        return "clean"
+
+
+class OfCorruption(Part):
+    """A common corruption at one of its five severities."""
+
+    shared: ClassVar = True
+
+    corruption: str
+    severity: Annotated[int, Field(strict=True, ge=1, le=5)]
+
+    @model_validator(mode="after")
+    def _exists(self) -> OfCorruption:
+        known_name(self.corruption, CORRUPTIONS, what="a corruption")
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.corruption.replace('_', ' ')} {self.severity}"
+
+    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+        return Corruption(self.corruption, severity=self.severity, seed=seed)
+
+    def fingerprint(self) -> Any:
+        return {"corruption": self.corruption, "severity": self.severity}
+
+
+class OfAttack(Part):
+    """An attack by name; every other key is a setting of that attack, checked by the attack itself."""
+
+    model_config = ConfigDict(extra="allow")
+    shared: ClassVar = False
+
+    attack: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, value: Any) -> Any:
+        """Takes the place of the check of a Part with fixed keys."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("attack", ""), str):
+            return value
+        if "attack" not in value:
+            slip = difflib.get_close_matches("attack", [k for k in value if isinstance(k, str)], n=1, cutoff=0.7)
+            known_keys(slip and {slip[0]: ""}, ["attack"])
+            return value
+        known_name(value["attack"], ATTACKS, what="an attack")
+        signature = inspect.signature(ATTACKS[value["attack"]])
+        known_keys(value, ["attack", *signature.parameters])
+        settings = {key: number(setting) for key, setting in value.items() if key != "attack"}
+        for name, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and name not in settings:
+                broken(f"needs the setting {name}", fix=f"add {name}: ...")
+        for name, setting in settings.items():
+            if isinstance(setting, float) and not math.isfinite(setting):
+                broken(f"needs a finite {name}", got=setting, fix="write a number")
+        try:
+            ATTACKS[value["attack"]](**settings)
+        except UserError as error:
+            refused(error)
+        except (TypeError, ValueError, OverflowError) as error:
+            broken(f"is refused: {error}", fix="change its settings")
+        return {"attack": value["attack"], **settings}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def title(self) -> str:
+        return {"fgsm": "FGSM", "pgd": "PGD", "lbfgs": "L-BFGS"}.get(self.attack, self.attack)
+
+    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+        return ATTACKS[self.attack](**self.settings)
+
+    def fingerprint(self) -> Any:
+        # The attack's own account, defaults included: if a default changes, so does the number.
+        made: Any = self.build(surrogate=None, seed=0)
+        return {"attack": self.attack, **made.parameters()}
+
+
+class OfTransfer(Part):
+    """An attack crafted on the recipe's surrogate, held against every row."""
+
+    shared: ClassVar = True
+
+    transfer: OfAttack
+
+    @property
+    def title(self) -> str:
+        return f"transfer {self.transfer.title}"
+
+    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+        assert surrogate is not None, "a recipe with a transfer column has a surrogate"
+        return Transfer(self.transfer.build(surrogate=None, seed=seed), surrogate)
+
+    def fingerprint(self) -> Any:
+        return {"transfer": self.transfer.fingerprint()}
+
+
+_KINDS = ("attack", "corruption", "transfer")
+
+
+def _kind(value: Any) -> str | None:
+    """The tag of the class that `value` is meant for; a slip in its first word is left for that class to find."""
+    if isinstance(value, Part):
+        return next(tag for tag, kind in _TAGS.items() if isinstance(value, kind))
+    if value == "clean":
+        return "<clean>"
+    keys = [key for key in value if isinstance(key, str)] if isinstance(value, Mapping) else []
+    for key in keys:
+        if close := difflib.get_close_matches(key, _KINDS, n=1, cutoff=0.7):
+            return f"<{close[0]}>"
+    return None
+
+
+_TAGS = {"<clean>": Clean, "<corruption>": OfCorruption, "<attack>": OfAttack, "<transfer>": OfTransfer}
+OfPerturbation = Annotated[
+    Annotated[Clean, Tag("<clean>")]
+    | Annotated[OfCorruption, Tag("<corruption>")]
+    | Annotated[OfAttack, Tag("<attack>")]
+    | Annotated[OfTransfer, Tag("<transfer>")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind_of_perturbation",
+        custom_error_message="must be clean, or begin with attack:, corruption: or transfer:",
+    ),
+]
+"""Any perturbation of a recipe."""

@@ -1,0 +1,10 @@
+"""Models: images in [0, 1] → logits, with the normalisation as the first layer.
+
+>>> net = build("mlp", seed=0, activation="sigmoid")
+>>> net = build("my_package.my_module:make_net", seed=0, width=3)  # your own, by import path
+"""
+
+from noiseopt.models.build import MODELS, build, load_external
+from noiseopt.models.networks import Normalize, cnn, mlp
+
+__all__ = ["MODELS", "Normalize", "build", "cnn", "load_external", "mlp"]

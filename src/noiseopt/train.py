@@ -1,0 +1,318 @@
+"""Training: weights and σ together, each with its own optimiser (Algorithm 1 of Xiao et al.).
+
+`train` is the whole loop. It runs on one device or, under `accelerate launch`, in several processes; this
+file alone knows the engine. Everything random is a function of the seed, the step and the image: a run that
+was killed goes on as if nothing had happened, and several processes draw the noise that one would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from noiseopt.concepts import Perturbation
+from noiseopt.data import Dataset, Split
+from noiseopt.errors import UserError
+from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
+from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream
+from noiseopt.streams import MASK32
+
+__all__ = ["Epoch", "History", "Training", "train"]
+
+_MEASURED_AT_ONCE = 1000
+
+
+def train(
+    model: nn.Module,
+    data: Split,
+    training: Training,
+    *,
+    seed: int = 0,
+    objective: SigmaObjective | None = None,
+    perturbation: Perturbation | None = None,
+    noise_validation: bool = False,
+    test_curve: bool = False,
+    run_dir: str | os.PathLike[str] | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    precision: Literal["no", "bf16"] = "no",
+    tracker: Literal["tensorboard"] | None = None,
+    progress: Callable[[int, int, Epoch], None] | None = None,
+) -> History:
+    """Train `model` in place, its noise as it is switched, and leave it on `device`.
+
+    With a `run_dir` every epoch ends with a checkpoint, and the same call goes on from there after an
+    interruption; on the CPU, with as many threads, the weights are then bit for bit those of an uninterrupted
+    run. A finished run returns at once.
+
+    Args:
+        model: images in [0, 1] → logits.
+        data: `train` is trained on; `validation` only draws curves; `test` is looked at only for
+            `test_curve`.
+        training: the settings.
+        seed: of the order of the images, of the noise and of dropout; in [0, 2⁶³).
+        objective: what σ minimises; None: the training loss, as in the paper.
+        perturbation: adversarial training: every batch is replaced by what this makes of it.
+        noise_validation: is the noise on for the curves?
+        test_curve: also measure the accuracy on the test images after every epoch.
+        run_dir: folder of `checkpoint.safetensors`, `curves.jsonl` and, where there is noise,
+            `sigma.safetensors`.
+        about: plain values to keep in the checkpoint, such as how to build the model; like the settings they
+            may not change between a run and its continuation.
+        device: "cpu", "cuda", ...; None: the accelerator, where there is one. `accelerate launch` gives every
+            process its own GPU.
+        precision: "bf16" runs the model under bfloat16 autocast; weights and σ stay as they are.
+        tracker: "tensorboard" writes the curves there too, below `run_dir`.
+        progress: called after every epoch as `progress(epoch, epochs, line)`, epochs counted from 1.
+
+    Raises:
+        UserError: no such device, images that do not fit the model, a loss that is not finite any more, or a
+            checkpoint in `run_dir` that is damaged or of other settings.
+    """
+    if precision not in ("no", "bf16"):
+        raise UserError("precision must be 'no' or 'bf16'", got=precision, fix="precision='no'")
+    engine, place = _engine(device, tracker, run_dir)
+    rank, processes = engine.process_index, engine.num_processes
+    objective = objective or SigmaObjective()
+    identity = {f"training.{name}": value for name, value in training.model_dump().items()}
+    identity |= {f"about.{name}": value for name, value in (about or {}).items()}
+    identity |= {"seed": seed, "precision": precision, "objective": objective.name}
+    identity |= {"perturbation": _described(perturbation), "noise_validation": noise_validation}
+    identity |= {"data.train": data.train.hash, "data.validation": data.validation.hash}
+    identity |= {"test_curve": data.test.hash if test_curve else None}
+    run = RunFolder(run_dir, identity=identity, writes=engine.is_main_process)
+
+    model.to(place)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        broadcast(tensor.data)
+    train_set, validation_set = data.train.to(place), data.validation.to(place)
+    test_set = data.test.to(place) if test_curve else None
+    _check_fits(model, train_set)
+    weights, levels = ([p for p in part if p.requires_grad] for part in split_parameters(model))
+    optimizers = _optimizers(weights, levels, training)
+    start = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
+    curves, before = run.resume(model, optimizers)
+    history = _history(model, curves, start if before is None else before)
+    run.publish(history)
+
+    steps = -(-len(train_set) // training.batch_size)
+    autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
+    was_training = model.training
+    for epoch in range(len(curves), training.epochs):
+        started = time.perf_counter()
+        # Dropout and its like draw from torch's global generators; the caller's are given back after the
+        # epoch.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(_derived(seed, "torch", epoch, rank))
+            shuffle = torch.Generator().manual_seed(_derived(seed, "shuffle", epoch))
+            order = torch.randperm(len(train_set), generator=shuffle).to(place)
+            losses = torch.zeros(steps, device=place)
+            if weights:
+                factor, every = training.lr_decay or (1.0, 1)
+                optimizers["weights"].param_groups[0]["lr"] = training.lr * factor ** (epoch // every)
+            model.train()
+            for i, batch in enumerate(order.split(training.batch_size)):
+                # A process has every k-th image of the batch. One left without any works on a stand-in that
+                # counts 0.
+                mine = batch[rank::processes]
+                share = len(mine) / len(batch)
+                images, labels, ids = train_set.batch(mine if share else batch[:1])
+                with autocast:
+                    if perturbation is not None:
+                        images = _perturbed(perturbation, model, images, labels, ids, epoch)
+                    with stream(model, seed=seed, samples=ids, step=epoch * steps + i):
+                        loss = F.cross_entropy(model(images).float(), labels)
+                        target = objective.loss(model, images, labels, loss) if levels else loss
+                for optimizer in optimizers.values():
+                    optimizer.zero_grad()
+                if target is loss:  # σ's gradient is a by-product of the weights' (Theorem 1)
+                    engine.backward(loss)
+                else:
+                    gradients = torch.autograd.grad(target, levels, retain_graph=True, materialize_grads=True)
+                    engine.backward(loss)
+                    for level, gradient in zip(levels, gradients, strict=True):
+                        level.grad = gradient
+                if processes > 1:
+                    _sum_gradients(engine, [*weights, *levels], share)
+                for optimizer in optimizers.values():
+                    optimizer.step()
+                if levels:
+                    objective.after_step(levels)
+                losses[i] = loss.detach() * share  # its value is not looked at here: a GPU would wait for it
+
+            losses = engine.reduce(losses, "sum").cpu()
+            for buffer in model.buffers():
+                broadcast(buffer)
+            with noise(model, on=noise_validation), autocast:
+                key = _derived(seed, "validation")
+                validation_loss, validation_accuracy = _measure(engine, model, validation_set, seed=key, step=epoch)
+                test = None if test_set is None else _measure(engine, model, test_set, seed=key, step=epoch)
+        _check_finite(losses, validation_loss, epoch, training)
+        sizes = torch.tensor([len(b) for b in order.split(training.batch_size)])
+        line = Epoch(
+            epoch=epoch + 1,
+            train_loss=float((losses * sizes).sum() / len(order)),
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            validation_noise=noise_validation,
+            test_accuracy=None if test is None else test[1],
+            sigma=sigma_statistics(sigmas(model)),
+            seconds=time.perf_counter() - started,
+        )
+        history = _history(model, [*history.epochs, line], history.sigma_before)
+        run.keep(model, optimizers, history)
+        engine.log(_scalars(line), step=line.epoch)
+        if progress is not None and engine.is_main_process:
+            progress(line.epoch, training.epochs, line)
+    engine.wait_for_everyone()
+    for open_tracker in engine.trackers:
+        open_tracker.finish()
+    model.train(was_training)
+    return history
+
+
+def _engine(
+    device: str | torch.device | None, tracker: str | None, run_dir: str | os.PathLike[str] | None
+) -> tuple[Accelerator, torch.device]:
+    """accelerate's view of this process, and the device to work on."""
+    if tracker not in (None, "tensorboard"):
+        raise UserError("tracker must be None or 'tensorboard'", got=tracker, fix="tracker='tensorboard'")
+    if tracker and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed", fix="pip install 'noiseopt[tensorboard]'")
+    if tracker and run_dir is None:
+        raise UserError("TensorBoard's files go into run_dir", got="run_dir=None", fix="pass run_dir too")
+    try:
+        wanted = None if device is None else torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError("device must be one that this torch has", got=f"{device} ({error})", fix="use cpu") from None
+    # accelerate has one state in a process, and keeps it. So it only hears of the CPU where it must, to
+    # connect the processes; and precision is torch.autocast's business.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    on_cpu = wanted.type == "cpu" if wanted is not None else not torch.accelerator.is_available()
+    engine = Accelerator(cpu=several and on_cpu, log_with=tracker, project_dir=run_dir)
+    if tracker:
+        engine.init_trackers("tensorboard")
+    return engine, engine.device if wanted is None or engine.num_processes > 1 else wanted
+
+
+def _optimizers(
+    weights: list[nn.Parameter], levels: list[nn.Parameter], training: Training
+) -> dict[str, torch.optim.Optimizer]:
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    lr, decay = training.lr, training.weight_decay
+    if weights and training.optimizer == "adam":
+        optimizers["weights"] = torch.optim.Adam(weights, lr=lr, weight_decay=decay, fused=True)
+    elif weights:
+        momentum = training.momentum
+        optimizers["weights"] = torch.optim.SGD(weights, lr=lr, weight_decay=decay, momentum=momentum, fused=True)
+    if levels:
+        optimizers["sigma"] = SigmaAdam(levels, lr=training.sigma_lr)
+    if not optimizers:
+        raise UserError("the model has nothing to train", fix="leave requires_grad on for some parameters")
+    return optimizers
+
+
+def _check_fits(model: nn.Module, data: Dataset) -> None:
+    """One image through the model, before hours are spent on many."""
+    if len(data) == 0:
+        raise UserError("training needs at least one image", got="none", fix="check the data set or its split")
+    images, _, _ = data.batch(torch.arange(1))
+    was_training = model.training
+    try:
+        with torch.no_grad(), noise(model, on=False):
+            logits = model.eval()(images)
+    except RuntimeError as error:
+        fix = "build the model for this data set (in_channels, image_size, classes)"
+        raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < len(data.classes):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits)
+        rule = f"a model for {data.name} must give [N, {len(data.classes)}] logits"
+        raise UserError(rule, got=got, fix="build the model with this number of classes")
+
+
+def _perturbed(
+    perturbation: Perturbation, model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor, epoch: int
+) -> Tensor:
+    """Adversarial training: the attack sees the model in eval mode, and starts elsewhere in every epoch."""
+    samples = (ids + epoch * 0x9E3779B1) & MASK32
+    model.eval()
+    changed = perturbation(model, images, labels, samples=samples).detach()
+    model.train()
+    return changed
+
+
+def _sum_gradients(engine: Accelerator, parameters: Sequence[nn.Parameter], share: float) -> None:
+    """Gradients of every process's mean → that of the batch's mean: Σ share × gradient, in one transfer."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total = engine.reduce(torch.cat([g.flatten() for g in gradients]) * share, "sum")
+    for gradient, summed in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+@torch.no_grad()
+def _measure(engine: Accelerator, model: nn.Module, data: Dataset, *, seed: int, step: int) -> tuple[float, float]:
+    """(mean cross-entropy, accuracy), the noise as it is switched; leaves the model in eval mode."""
+    model.eval()
+    totals = torch.zeros(2, device=data.images.device)
+    batches = torch.arange(len(data), device=data.images.device).split(_MEASURED_AT_ONCE)
+    for index in batches[engine.process_index :: engine.num_processes]:
+        images, labels, ids = data.batch(index)
+        with stream(model, seed=seed, samples=ids, step=step):
+            logits = model(images).float()
+        totals[0] += F.cross_entropy(logits, labels, reduction="sum")
+        totals[1] += (logits.argmax(1) == labels).sum()
+    loss, accuracy = (engine.reduce(totals, "sum") / len(data)).tolist()
+    return loss, accuracy
+
+
+def _check_finite(losses: Tensor, validation_loss: float, epoch: int, training: Training) -> None:
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    if bad or not math.isfinite(validation_loss):
+        step = f", step {bad[0] + 1} of {len(losses)}" if bad else ", in validation"
+        raise UserError(
+            f"the loss must stay finite; it did not in epoch {epoch + 1}{step}",
+            got=float(losses[bad[0]]) if bad else validation_loss,
+            fix=f"lower lr (now {training.lr:g}) or sigma_lr (now {training.sigma_lr:g}); "
+            "the checkpoint of the epoch before is kept",
+        )
+
+
+def _history(model: nn.Module, curves: Sequence[Epoch], before: Mapping[str, Tensor]) -> History:
+    after = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
+    return History(tuple(curves), dict(before), after)
+
+
+def _scalars(line: Epoch) -> dict[str, float]:
+    """The line as TensorBoard has it: one number per curve."""
+    values = line.model_dump(exclude_none=True, exclude={"epoch", "sigma", "validation_noise"})
+    return values | {f"sigma/{name}/{what}": v for name, s in line.sigma.items() for what, v in s.items()}
+
+
+def _described(value: object) -> Any:
+    """A perturbation as plain values: its name and settings, to be compared when a run goes on."""
+    if value is None or isinstance(value, int | float | str):
+        return value
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return getattr(value, "__name__", type(value).__name__)
+    settings = {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {"name": type(value).__name__, **settings}
+
+
+def _derived(seed: int, *purpose: object) -> int:
+    """Another seed in [0, 2⁶³) for each purpose, unlike those of neighbouring seeds."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from noiseopt.errors import UserError
+from noiseopt.experiments.recipe import Recipe, bundled, from_run, load, loads
+from noiseopt.experiments.schema import slug
+from noiseopt.train import Training
+from tests.experiments.conftest import TINY
+
+DEMO = bundled()["demo"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(bundled()))
+def test_bundled_recipes_ask_for_what_the_paper_states(name: str) -> None:
+    recipe = load(bundled()[name])
+    assert recipe.name == name
+    defaults = {"epochs": 30, "batch_size": 128, "optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-4}
+    for row in recipe.rows:
+        assert defaults.items() <= recipe.training_of(row).model_dump().items()
+    # The paper's numbers are found by row and column, so every cell must have one.
+    paper = yaml.safe_load((bundled()[name].parents[1] / "paper.yaml").read_text(encoding="utf-8"))
+    rows = paper[str(recipe.table.paper)]["rows"]
+    for row in recipe.rows:
+        assert set(rows[row.label]) == {column.key for column in recipe.columns}
+    asked = {column.key: column.perturbations for column in recipe.columns if column.protocol is None}
+    assert [p.fingerprint() for p in asked["fgsm"]] == [{"attack": "fgsm", "eps": 0.1, "draws": 1, "seed": 0}]
+    (pgd,) = (p.fingerprint() for p in asked["pgd"])
+    assert pgd["eps"] == pytest.approx(25 / 255)
+    assert pgd["step_size"] == pytest.approx(5 / 255)
+    assert (pgd["steps"], pgd["draws"], pgd["random_start"]) == (10, 1, False)
+    (lbfgs,) = (p.fingerprint() for p in asked["lbfgs"])
+    assert (lbfgs["protocol"], lbfgs["lr"], lbfgs["steps"], lbfgs["draws"]) == ("paper", 0.5, 10, 1)
+    for corruption in ("gaussian_noise", "impulse_noise", "glass_blur", "contrast"):
+        listed = [p.fingerprint() for p in asked[corruption]]
+        assert listed == [{"corruption": corruption, "severity": s} for s in (1, 2, 3, 4, 5)]
+    # Beside the paper's protocol, attacks that average over 20 draws.
+    for column in recipe.columns:
+        if column.protocol == "strict" and column.group == "White box":
+            assert all(p.fingerprint()["draws"] == 20 for p in column.perturbations)
+
+
+def test_a_recipe_survives_run_json(tiny: Recipe) -> None:
+    for recipe in (tiny, *(load(path) for path in bundled().values())):
+        written = json.loads(json.dumps(recipe.as_dict(), allow_nan=False))
+        again = from_run(written, place="run.json")
+        assert again == recipe
+        assert [again.training_of(r) for r in again.rows] == [recipe.training_of(r) for r in recipe.rows]
+
+
+def test_the_table_is_laid_out_for_the_report() -> None:
+    table = load(bundled()["demo"]).as_dict()["table"]
+    assert table["title"] == "MLPs with sigmoid on 5,000 MNIST digits"
+    assert table["paper"] == "3"
+    assert table["rows"] == ["MLP (sigmoid)", "MLP+ (sigmoid)", "MLPN (sigmoid)"]
+    assert len(table["columns"]) == 10  # one for each key, although some are measured under two protocols
+    assert table["columns"][3] == {"key": "pgd", "title": "PGD", "group": "White box"}
+
+
+def test_a_row_trains_as_the_recipe_says_unless_it_says_otherwise() -> None:
+    text = TINY.replace("noise: {sigma: 1.0}", "noise: {sigma: 1.0}, training: {epochs: 7}")
+    text = text.replace("path: images", "name: mnist-mini")
+    recipe = loads(text)
+    common = {"batch_size": 8, "lr": 0.01}
+    assert recipe.training_of(recipe.rows[0]) == Training(epochs=2, **common)
+    assert recipe.training_of(recipe.rows[1]) == Training(epochs=7, **common)
+    assert recipe.surrogate is not None
+    assert recipe.training_of(recipe.surrogate) == Training(epochs=1, **common)
+
+
+def test_a_path_is_relative_to_the_recipe(tiny: Recipe, tiny_file: Path) -> None:
+    assert tiny.data.path == str((tiny_file.parent / "images").resolve())
+
+
+def test_another_seed_has_a_folder_of_its_own(tiny: Recipe) -> None:
+    assert tiny.with_seed(0) is tiny
+    other = tiny.with_seed(7)
+    assert (other.name, other.seeds) == ("tiny-seed7", [7])
+    assert from_run(other.as_dict(), place="x") == other
+    with pytest.raises(UserError, match="seed"):
+        tiny.with_seed(-1)
+
+
+def test_folders_tell_rows_apart() -> None:
+    assert [slug(x) for x in ("MLP (sigmoid)", "MLP+ (sigmoid)", "  ResNet18-A+ ")] == [
+        "mlp-sigmoid",
+        "mlp-plus-sigmoid",
+        "resnet18-a-plus",
+    ]
+
+
+# Each: what is replaced in demo.yaml, by what, and the error: place, rule, value and fix.
+WRONG = [
+    ("epochs: 30", "epoch: 30", r"demo:6: training\.epoch is not a known key; fix: did you mean 'epochs'\?"),
+    ("epochs: 30", "epochs: 0", r"demo:6: training\.epochs must be greater than or equal to 1; got 0"),
+    ("epochs: 30", "epochs: yes", r"demo:6: training\.epochs must not be true or false; got True"),
+    ("epochs: 30", "epochs: lots", r"demo:6: training\.epochs must be a valid integer; got lots"),
+    ("epochs: 30", "epochs:", r"demo:6: training\.epochs must be a valid integer; got nothing"),
+    ("lr: 1e-3", "lr: .nan", r"training\.lr must be a finite number; got nan"),
+    ("lr: 1e-3", "lr: 1e999", r"training\.lr must be a finite number; got inf"),
+    ("sigma: 1.0", "sigma: -1", r"rows\[1\]\.noise\.sigma must be learned or a number above 0; got -1"),
+    ("sigma: 1.0", "sigma: lerned", r"rows\[1\]\.noise\.sigma must be learned or a number above 0; got lerned"),
+    ("sigma: 1.0", "sigma: .nan", r"rows\[1\]\.noise\.sigma must be .*; got nan"),
+    ("sigma: 1.0", "where: []", r"rows\[1\]\.noise\.where must be all, linear, conv or a list"),
+    ("noise: {sigma: 1.0}", "noise: true", r"rows\[1\]\.noise must be a mapping .*; got True"),
+    ("eps: 0.1}", "epz: 0.1}", r"columns\[1\]\.perturbations\[0\]\.epz is not a known key; fix: did you mean 'eps'\?"),
+    (
+        "eps: 0.1}",
+        "eps: 26}",
+        r"columns\[1\]\.perturbations\[0\] is refused: eps must be at most 1; got 26; fix: .*/255",
+    ),
+    ("eps: 0.1}", "eps: .nan}", r"columns\[1\]\.perturbations\[0\] needs a finite eps; got nan"),
+    ("eps: 0.1}", "draws: 2}", r"columns\[1\]\.perturbations\[0\] needs the setting eps; fix: add eps"),
+    ("attack: pgd", "attack: pdg", r"columns\[3\].* must name an attack; got pdg; fix: did you mean 'pgd'\?"),
+    ("attack: pgd", "atack: pgd", r"columns\[3\].*\.atack is not a known key; fix: did you mean 'attack'\?"),
+    ("{transfer: {attack: fgsm", "{transfer: {attack: fgms", r"transfer must name an attack; got fgms"),
+    (
+        "severity: 3",
+        "severity: 6",
+        r"columns\[4\]\.perturbations\[2\]\.severity must be less than or equal to 5; got 6",
+    ),
+    ("severity: 3", "severity: 2.5", r"severity must be a valid integer; got 2\.5"),
+    (
+        "corruption: contrast",
+        "corruption: contrst",
+        r"must name a corruption; got contrst; fix: did you mean 'contrast'",
+    ),
+    ("corruption: contrast", "coruption: contrast", r"coruption is not a known key; fix: did you mean 'corruption'\?"),
+    ("perturbations: [clean]", "perturbations: [clear]", r"must be clean, or begin with attack:, .*; got clear"),
+    ("perturbations: [clean]", "perturbations: []", r"columns\[0\]\.perturbations must have at least 1 entries"),
+    ("mnist-mini", "mnist-mimi", r"demo:5: data\.name must name a data set; got mnist-mimi; .*'mnist-mini'\?"),
+    ("name: mnist-mini", "name: mnist, path: x", r"data needs either name or path"),
+    ("split: [5, 1, 1]", "split: [5, 1]", r"data\.split must have at least 3 entries; got \[5, 1\]"),
+    ("split: [5, 1, 1]", "split: [5, 1, 0]", r"data\.split\[2\] must be greater than 0; got 0"),
+    ("model: mlp,", "model: mpl,", r"rows\[0\]\.model must name a model .*; got mpl; fix: did you mean 'mlp'\?"),
+    ("activation: sig", "activaton: sig", r"rows\[0\]\.options\.activaton is not .* did you mean 'activation'\?"),
+    ("label: MLP+", "label: MLP", r"rows\[1\]\.label is the same as entry 0"),
+    ("label: MLP+ (sigmoid)", "label: surrogate", r"rows\[1\]\.label must hold a letter .* not be surrogate"),
+    ("key: pgd", "key: fgsm", r"demo:24: columns\[3\]\.key is the same as entry 1; got fgsm"),
+    ("surrogate: {", "surogate: {", r"surogate is not a known key; fix: did you mean 'surrogate'\?"),
+    ("surrogate: {model", "surrogate: {modle", r"surrogate\.modle is not a known key; fix: did you mean 'model'\?"),
+    ("noise: [on, off]", "noise: [on, on]", r"evaluation\.noise\[1\] is the same as entry 0"),
+    ("draws: 20, noise", "draws: 0, noise", r"evaluation\.draws must be greater than or equal to 1; got 0"),
+    ("seeds: [0]", "seeds: [0, 0]", r"seeds\[1\] is the same as entry 0"),
+    ("seeds: [0]", "seeds: [-1]", r"seeds\[0\] must be greater than or equal to 0; got -1"),
+    ("seeds: [0]", "seeds: 3", r"seeds must be a valid list; got 3"),
+    ('paper: "3"', "paper: 2", r"table\.paper must be '3', '4', '5' or '6'"),
+    ("name: demo", "name: ../demo", r"demo:3: name must be of letters, .*; got \.\./demo"),
+    ("name: demo", "nome: demo", r"nome is not a known key; fix: did you mean 'name'\?"),
+    ("protocol: paper\n", "protocol: published\n", r"protocol must be 'paper' or 'strict'; got published"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "error"), WRONG, ids=[new for _, new, _ in WRONG])
+def test_a_slip_is_named_with_place_rule_value_and_fix(old: str, new: str, error: str) -> None:
+    assert old in DEMO
+    with pytest.raises(UserError, match=error) as raised:
+        loads(DEMO.replace(old, new, 1), place="demo")
+    assert "\n" not in str(raised.value)
+    assert "; fix: " in str(raised.value)
+
+
+def test_a_transfer_needs_a_surrogate(changed: Callable[..., Recipe]) -> None:
+    with pytest.raises(UserError, match=r"columns\[3\]\.perturbations transfers from a surrogate.*add surrogate"):
+        changed(("surrogate: {model: mlp, options: {hidden: [6]}, training: {epochs: 1}}", ""))
+
+
+@pytest.mark.parametrize("values", [None, [], "x", 3, {}])
+def test_what_is_no_recipe_at_all_is_refused(values: Any) -> None:
+    with pytest.raises(UserError):
+        loads(json.dumps(values))

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from noiseopt import checkpoint
+from noiseopt.concepts import Record
+from noiseopt.errors import UserError
+from noiseopt.experiments import run as running
+from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Note, Planned
+from noiseopt.experiments.recipe import Recipe, from_run
+from noiseopt.experiments.run import Outcome, Runner
+from noiseopt.experiments.store import Store
+from noiseopt.train import Epoch
+
+MODELS = {"mlp-s0", "mlp-plus-s0", "mlpn-s0", "surrogate-s1000"}
+
+
+def run(recipe: Recipe, folder: Path, **options: Any) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    stages = {name: options.pop(name) for name in ("training", "measuring") if name in options}
+    runner = Runner(recipe, runs_dir=folder, device="cpu", listener=events.append, **options)
+    return runner.run(**stages), events
+
+
+def records(folder: Path) -> list[Record]:
+    return Store(folder / "tiny" / "records.jsonl").records
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Outcome, list[Event]]:
+    """A whole run, to be looked at and not touched."""
+    from noiseopt.experiments.recipe import load
+    from tests.experiments.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "tiny.yaml").write_text(TINY.replace("images", str(images)), encoding="utf-8")
+    outcome, events = run(load(folder / "tiny.yaml"), folder, command="noiseopt evaluate tiny.yaml")
+    return folder, outcome, events
+
+
+def test_a_run_leaves_what_the_report_reads(done: tuple[Path, Outcome, list[Event]]) -> None:
+    folder, outcome, _ = done
+    assert (outcome.trained, outcome.measured, outcome.failures) == (4, 25, {})
+    about = json.loads((folder / "tiny" / "run.json").read_text())
+    assert about["command"] == "noiseopt evaluate tiny.yaml"
+    assert (about["recipe_name"], about["seed"], about["device"]) == ("tiny", 0, "cpu")
+    assert set(about["versions"]) == {"noiseopt", "python", "torch", "numpy"}
+    assert about["data"]["counts"] == {"train": 32, "validation": 8, "test": 8}
+    assert len(about["data"]["hash"]) == 64
+    assert about["seconds"] > 0
+    assert from_run(about["recipe"], place="run.json").name == "tiny"
+    assert {path.name for path in (folder / "tiny" / "models").iterdir()} == MODELS
+    for name in MODELS:
+        model = folder / "tiny" / "models" / name
+        curves = [Epoch.model_validate_json(line) for line in (model / "curves.jsonl").read_text().splitlines()]
+        assert [line.epoch for line in curves] == ([1] if name == "surrogate-s1000" else [1, 2])
+        assert (model / "sigma.safetensors").exists() == (name in {"mlp-plus-s0", "mlpn-s0"})
+
+
+def test_records_say_what_was_measured(done: tuple[Path, Outcome, list[Event]]) -> None:
+    found = records(done[0])
+    assert len(found) == 25
+    assert {r.model for r in found} == {"MLP", "MLP+", "MLPN"}
+    assert {(r.noise, r.draws) for r in found if r.model != "MLP"} == {(True, 3), (False, 1)}
+    assert {(r.noise, r.draws) for r in found if r.model == "MLP"} == {(False, 1)}
+    assert {r.count for r in found} == {8}
+    assert {r.model_seed for r in found} == {0}
+    assert len({r.data_hash for r in found}) == 1
+    assert all("torch" in r.code for r in found)
+    # An attack belongs to a protocol; clean images and corruptions are the same in all.
+    assert {(r.column, r.protocol) for r in found} == {
+        ("clean", ""),
+        ("contrast", ""),
+        ("pgd", "paper"),
+        ("transfer", "paper"),
+    }
+    severities = {r.parameters["severity"] for r in found if r.column == "contrast"}
+    assert severities == {3, 5}
+    (transfer,) = {r.parameters["attack"] for r in found if r.column == "transfer"}
+    assert transfer == "fgsm"
+
+
+def test_the_gallery_shows_every_perturbation_and_what_each_row_says(
+    done: tuple[Path, Outcome, list[Event]],
+) -> None:
+    folder = done[0] / "tiny"
+    about = json.loads((folder / "gallery.json").read_text())
+    assert about["perturbations"] == ["clean", "PGD", "contrast 3", "transfer FGSM"]
+    assert about["classes"] == ["bottom", "middle", "top"]
+    assert about["rows"] == ["MLP", "MLP+", "MLPN"]
+    assert about["crafted_on"] == "MLPN"
+    tensors = load_file(folder / "gallery.safetensors")
+    images = tensors["images"]
+    assert images.shape == (4, 8, 1, 8, 8)
+    assert 0 <= images.min() <= images.max() <= 1
+    assert set(tensors["labels"].tolist()) == {0, 1, 2}
+    for row in about["rows"]:
+        assert tensors[f"predictions/{row}"].shape == tensors[f"confidence/{row}"].shape == (4, 8)
+        assert bool(((tensors[f"confidence/{row}"] > 1 / 3) & (tensors[f"confidence/{row}"] <= 1)).all())
+    assert float((images[1] - images[0]).abs().max()) == pytest.approx(25 / 255, abs=0.06)
+    assert float((images[3] - images[0]).abs().max()) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_run_tells_what_it_does(done: tuple[Path, Outcome, list[Event]]) -> None:
+    events = done[2]
+    assert isinstance(events[0], Planned)
+    assert (events[0].trainings, events[0].trained, events[0].epochs) == (4, 0, 7)
+    assert (events[0].measurements, events[0].measured) == (25, 0)
+    assert sum(isinstance(e, EpochDone) for e in events) == 7
+    for kind, count in (("train", 4), ("measure", 25), ("gallery", 1)):
+        began = [e.title for e in events if isinstance(e, Began) and e.kind == kind]
+        ended = [e.title for e in events if isinstance(e, Ended) and e.kind == kind]
+        assert began == ended
+        assert len(ended) == count
+
+
+def test_what_is_done_is_not_done_again(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tiny, tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
+    monkeypatch.setattr(running, "evaluate", None)  # would fail if it were called
+    outcome, events = run(tiny, tmp_path)
+    assert (outcome.trained, outcome.measured, outcome.failures) == (0, 0, {})
+    assert not any(isinstance(e, EpochDone | Failed | Note) for e in events)
+    for path, content in before.items():
+        # safetensors does not always write its header in the same order.
+        assert path.name in ("run.json", "sigma.safetensors") or path.read_bytes() == content
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the n-th event of a kind."""
+
+    def __init__(self, kind: type, count: int) -> None:
+        self.kind, self.left = kind, count
+
+    def __call__(self, event: Event) -> None:
+        self.left -= isinstance(event, self.kind)
+        if self.left == 0:
+            self.left = -1
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("kind", "count"), [(EpochDone, 1), (EpochDone, 4), (Began, 3), (Began, 9), (Ended, 12)])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]], kind: type, count: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Runner(tiny, runs_dir=tmp_path, device="cpu", listener=Interrupt(kind, count)).run()
+    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["seconds"] is None
+    outcome, _ = run(tiny, tmp_path)
+    assert outcome.failures == {}
+    assert records(tmp_path) == records(done[0])
+    for name in MODELS:
+        ours, theirs = (
+            checkpoint.load(f / "tiny" / "models" / name / "checkpoint.safetensors")[0] for f in (tmp_path, done[0])
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["seconds"] > 0
+
+
+def test_a_torn_record_is_measured_again(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
+    run(tiny, tmp_path)
+    path = tmp_path / "tiny" / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    outcome, events = run(tiny, tmp_path)
+    assert outcome.measured == 1
+    assert any(isinstance(e, Note) and "torn" in e.text for e in events)
+    assert records(tmp_path) == records(done[0])
+
+
+def test_a_changed_recipe_keeps_what_still_holds_and_sets_the_rest_aside(
+    tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    run(tiny, tmp_path)
+    outcome, events = run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path)
+    assert (outcome.trained, outcome.measured) == (1, 10)
+    assert any(isinstance(e, Note) and "10 numbers and 1 models" in e.text for e in events)
+    assert len(records(tmp_path)) == 25
+    aside = tmp_path / "tiny" / "set-aside"
+    assert len(Store(aside / "records.jsonl")) == 10
+    assert len(list((aside / "models").glob("mlp-plus-s0-*/checkpoint.safetensors"))) == 1
+
+
+def test_training_and_measuring_apart(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
+    with pytest.raises(UserError, match=r"surrogate, seed 1000 must be trained .*0 of 1 epochs.*noiseopt train"):
+        run(tiny, tmp_path, training=False)
+    outcome, _ = run(tiny, tmp_path, measuring=False)
+    assert (outcome.trained, outcome.measured) == (4, 0)
+    assert records(tmp_path) == []
+    outcome, _ = run(tiny, tmp_path, training=False)
+    assert (outcome.trained, outcome.measured) == (0, 25)
+    assert records(tmp_path) == records(done[0])
+
+
+def test_measuring_needs_the_models_of_this_recipe(
+    tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    run(tiny, tmp_path)
+    with pytest.raises(UserError, match=r"MLP\+, seed 0 must be trained"):
+        run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path, training=False)
+    assert len(records(tmp_path)) == 25  # nothing was moved
+
+
+def test_one_failure_leaves_the_others(changed: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = changed(("noise: {sigma: 1.0}", "noise: {sigma: 1.0}, training: {lr: 1e+30, optimizer: sgd}"))
+    outcome, events = run(recipe, tmp_path)
+    assert list(outcome.failures) == ["MLP+, seed 0"]
+    assert "finite" in str(outcome.failures["MLP+, seed 0"])
+    assert {r.model for r in records(tmp_path)} == {"MLP", "MLPN"}
+    assert len(records(tmp_path)) == 15
+    assert sum(isinstance(e, Failed) for e in events) == 11
+    assert "MLP+, seed 0" in json.loads((tmp_path / "tiny" / "run.json").read_text())["failures"]
+
+
+def test_a_bug_in_one_measurement_leaves_the_others(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = running.evaluate
+
+    def broken(model: Any, data: Any, perturbation: Any, **options: Any) -> Record:
+        if getattr(perturbation, "name", "") == "pgd":
+            raise ZeroDivisionError("oops")
+        return genuine(model, data, perturbation, **options)
+
+    monkeypatch.setattr(running, "evaluate", broken)
+    outcome, _ = run(tiny, tmp_path)
+    assert len(outcome.failures) == 5
+    assert all(isinstance(e, ZeroDivisionError) for e in outcome.failures.values())
+    assert len(records(tmp_path)) == 20
+    monkeypatch.undo()
+    outcome, _ = run(tiny, tmp_path)
+    assert (outcome.trained, outcome.measured, outcome.failures) == (0, 5, {})
+
+
+def test_what_is_wrong_with_a_network_is_said_before_anything_is_trained(
+    changed: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="hidden"):
+        run(changed(("init: 0.5}}", "init: 0.5}}\n  - {label: X, model: mlp, options: {hidden: [0]}}")), tmp_path)
+    assert not (tmp_path / "tiny" / "models").exists()
+
+
+def test_only_so_many_images(changed: Callable[..., Recipe], tmp_path: Path) -> None:
+    run(changed(("draws: 3,", "draws: 3, images: 5,")), tmp_path)
+    assert {r.count for r in records(tmp_path)} == {5}
+
+
+def test_a_folder_is_used_by_one_process_at_a_time(tiny: Recipe, tmp_path: Path) -> None:
+    first = Runner(tiny, runs_dir=tmp_path, device="cpu")
+    with first.folder.open(), pytest.raises(UserError, match="another noiseopt is at work"):
+        run(tiny, tmp_path)
+    run(tiny, tmp_path, measuring=False)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"must be writable.*--runs-dir"):
+        run(tiny, tmp_path / "file")
+
+
+def test_only_what_a_run_wrote_is_removed(tiny: Recipe, tmp_path: Path) -> None:
+    run(tiny, tmp_path)
+    runner = Runner(tiny, runs_dir=tmp_path, device="cpu")
+    (runner.folder.path / "notes.txt").write_text("mine")
+    runner.folder.remove()
+    assert [p.name for p in runner.folder.path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "gpu", "meta", ""])
+def test_a_device_is_tried_before_anything_else(tiny: Recipe, tmp_path: Path, device: str) -> None:
+    with pytest.raises(UserError, match="--device"):
+        Runner(tiny, runs_dir=tmp_path, device=device)
+
+
+def test_a_damaged_checkpoint_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    run(tiny, tmp_path, measuring=False)
+    path = tmp_path / "tiny" / "models" / "mlpn-s0" / "checkpoint.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(bytes(raw))
+    with pytest.raises(UserError, match=r"mlpn-s0.* is damaged.*remove it"):
+        run(tiny, tmp_path)
