@@ -104,8 +104,11 @@ def test_a_recipe_is_trained_measured_and_shown(invoke: Invoke, here: Path) -> N
         assert status == 0, err
         assert out.endswith(f"Report: {path}\n")
         assert (here / path).read_text(encoding="utf-8").lstrip().startswith("<!")
-    about = json.loads((here / "runs/tiny/run.json").read_text())
-    assert about["command"] == "noiseopt evaluate runs/tiny --device cpu"
+    (here / "runs/tiny").rename(here / "runs/renamed")
+    assert invoke("evaluate", "renamed", "--device", "cpu")[0] == 0
+    about = json.loads((here / "runs/renamed/run.json").read_text())
+    assert about["command"] == "noiseopt evaluate renamed --device cpu"
+    assert not (here / "runs/tiny").exists()
 
 
 def test_a_seed_has_its_own_folder(invoke: Invoke, here: Path) -> None:
@@ -122,8 +125,7 @@ def test_the_demo_is_the_bundled_recipe_and_a_report(
     tiny = here / "demo.yaml"
     tiny.write_text(TINY.replace("name: tiny", "name: demo"), encoding="utf-8")
     monkeypatch.setattr(recipes, "bundled", lambda: {"demo": tiny})
-    (here / "demo.yaml").rename(here / "bundled.yaml")
-    monkeypatch.setattr(recipes, "bundled", lambda: {"demo": here / "bundled.yaml"})
+    (here / "demo").mkdir()  # a folder of this name is in nobody's way
     status, out, err = invoke("demo", "--device", "cpu")
     assert status == 0, err
     assert "MLPN" in out

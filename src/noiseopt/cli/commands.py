@@ -127,13 +127,10 @@ def evaluate(
         noiseopt evaluate runs/demo
     """
     found = _run_folder(recipe, runs_dir)
-    if found is not None:
-        from noiseopt.experiments.folder import RunFolder
-        from noiseopt.experiments.recipe import from_run
-
-        chosen, runs_dir = from_run(RunFolder(found).about().get("recipe"), place=f"{found}/run.json"), found.parent
-    else:
+    if found is None:
         chosen = _recipe(recipe)
+    else:
+        chosen, runs_dir = _recipe_of(found), found.parent
     outcome = _run(_seeded(chosen, seed), runs_dir=runs_dir, data_dir=data_dir, device=device, training=False)
     _print_table(outcome.folder)
     _raise_first(outcome)
@@ -170,7 +167,16 @@ def _recipe(name: str) -> Recipe:
     from noiseopt.experiments.recipe import bundled, load
 
     here = bundled()
-    return load(here[name] if name in here and not Path(name).exists() else Path(name).expanduser())
+    return load(here[name] if name in here and not Path(name).is_file() else Path(name).expanduser())
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    """The recipe that a run holds, to go on in that very folder, whatever it was called when it began."""
+    from noiseopt.experiments.folder import RunFolder
+    from noiseopt.experiments.recipe import from_run
+
+    recipe = from_run(RunFolder(folder).about().get("recipe"), place=f"{folder / 'run.json'} recipe")
+    return recipe.model_copy(update={"name": folder.name})
 
 
 def _seeded(recipe: Recipe, seed: int | None) -> Recipe:
@@ -181,7 +187,7 @@ def _run_folder(name: str, runs_dir: Path) -> Path | None:
     """The run of this name or path; None where there is none."""
     for folder in (Path(name).expanduser(), runs_dir / name):
         if (folder / "run.json").is_file():
-            return folder
+            return folder if folder.name else folder.resolve()
     return None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from noiseopt.checkpoint import write_atomically
 from noiseopt.data import Dataset
 from noiseopt.evaluate import predict
-from noiseopt.experiments.cells import Plan, Training, is_noisy
+from noiseopt.experiments.cells import Plan, Training
 from noiseopt.experiments.models import TrainedModels
 from noiseopt.experiments.perturbations import Clean, OfCorruption, OfPerturbation
 from noiseopt.experiments.recipe import Recipe
@@ -42,7 +42,8 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
     images, labels, ids = next(examples.batches(len(examples)))
     surrogate = next((models[c] for c in cells.trainings if not isinstance(c.network, Row)), None)
     tensors: dict[str, Tensor] = {"labels": labels}
-    with noise(models[rows[attacked]], on=True):
+    on = True in recipe.evaluation.noise
+    with noise(models[rows[attacked]], on=on):
         perturbed = torch.stack(
             [
                 p.build(surrogate=surrogate, seed=recipe.evaluation.seed)(
@@ -59,7 +60,7 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
                     models[cell],
                     batch,
                     draws=recipe.evaluation.draws,
-                    noise=is_noisy(cell.network),
+                    noise=on,
                     seed=recipe.evaluation.seed,
                     samples=ids,
                 )
@@ -93,7 +94,7 @@ def _attacked(recipe: Recipe) -> str:
 
 
 def _perturbations(recipe: Recipe) -> dict[str, OfPerturbation]:
-    """Title → perturbation: one of each column, a corruption at its middle severity; clean images come first."""
+    """Title → perturbation: one of each column, a corruption at its middle severity; each once, clean first."""
     shown: dict[str, OfPerturbation] = {"clean": Clean()}
     for column in recipe.columns:
         chosen = column.perturbations[0]
@@ -101,7 +102,7 @@ def _perturbations(recipe: Recipe) -> dict[str, OfPerturbation]:
             if isinstance(p, OfCorruption) and p.severity == _SEVERITY:
                 chosen = p
         suffix = f" ({column.protocol})" if column.protocol and column.protocol != recipe.protocol else ""
-        if not isinstance(chosen, Clean):
+        if chosen not in shown.values():
             shown[chosen.title + suffix] = chosen
     return shown
 
