@@ -8,60 +8,35 @@ to libm would not vectorise.
 from __future__ import annotations
 
 import math
-import os
-
-# As in noise.kernels.cpu, whichever comes first: the layer that torch has too. Set before numba is imported.
-os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
-
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
-import torch
 from numba import float32 as f32
 from numba import int32 as i32
 from numba import njit, prange
 from numba import uint32 as u32
 from numba import uint64 as u64
 
+from noiseopt.loops import both_ways, threads_for
+
 _LANES = 16
 _SERIAL_BELOW = 1 << 17  # array elements; waking threads costs more than these take
-
-# GNU OpenMP does not survive a fork: a forked child that started threads would be killed, so it never does.
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def over_rows(loop: Callable[..., None]) -> Callable[..., None]:
     """Compile `loop(out, ...)`, a `prange` over the rows of `out`, for one thread and for as many as torch uses."""
-    # numba's cache knows a function by its name, and would hand out one variant for the other.
-    twin = FunctionType(loop.__code__, loop.__globals__, f"{loop.__name__}_parallel")
-    twin.__qualname__, twin.__module__ = twin.__name__, loop.__module__
-    serial, parallel = njit(cache=True)(loop), njit(cache=True, parallel=True)(twin)
+    serial, parallel = both_ways(loop)
 
     def run(out: np.ndarray, *rest: Any) -> None:
-        threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        if threads == 1 or out.size < _SERIAL_BELOW or _forked:
-            serial(out, *rest)
-        else:
-            numba.set_num_threads(threads)
-            parallel(out, *rest)
+        (serial if threads_for(out.size, serial_below=_SERIAL_BELOW) == 1 else parallel)(out, *rest)
 
     return run
 
 
 @njit(cache=True)
 def _philox_words(words, sample, call, purpose, key0, key1):  # type: ignore[no-untyped-def]
-    """Philox4x32-10 into `words` (a multiple of 4 of them), from the counters (0, sample, call, purpose), (1, ...."""
+    """Philox4x32-10 into `words`, a multiple of 4: block b is that of the counter (b, sample, call, purpose)."""
     block = np.empty((4, _LANES), np.uint32)
     blocks = len(words) // 4
     for start in range(0, blocks, _LANES):

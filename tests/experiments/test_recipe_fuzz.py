@@ -82,7 +82,7 @@ def test_a_file_cut_anywhere(tmp_path: Path) -> None:
         outcome(lambda: load(path))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_bytes_changed_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     raw = bytearray(DEMO.encode())

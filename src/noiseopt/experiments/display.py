@@ -85,6 +85,7 @@ class _Live:
         self._now = Text("  reading the data", overflow="ellipsis", no_wrap=True)
         self._live = Live(Group(self._bars, self._now), console=console, refresh_per_second=8, transient=True)
         self._tasks: dict[str, TaskID] = {}
+        self._waiting: set[str] = set()
         self._done: dict[str, int] = {"train": 0, "measure": 0}
         self._total: dict[str, int] = {"train": 0, "measure": 0}
         self._failed: dict[str, int] = {"train": 0, "measure": 0}
@@ -106,8 +107,11 @@ class _Live:
                 self._add("train", "Training", total=event.epochs or 1, completed=0 if event.epochs else 1)
                 self._add("measure", "Measuring", total=event.measurements, completed=event.measured)
             case Began():
-                if event.kind in self._tasks:
-                    self._bars.start_task(self._tasks[event.kind])  # its clock; a second time changes nothing
+                if event.kind in self._waiting:
+                    self._waiting.remove(event.kind)
+                    task = self._tasks[event.kind]
+                    # The time left is reckoned from here, not from when the bar was first shown.
+                    self._bars.reset(task, completed=int(self._bars.tasks[task].completed))
                 self._now.plain = f"  {event.title}"
             case EpochDone():
                 self._now.plain = (

@@ -19,7 +19,7 @@ _FRACTION = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*/\s*([0-9]+(?:\.[0-9]*)?)\s*
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, stricter: no aliases, no key twice; and it knows `1e-3`."""
+    """The safe loader, stricter: no aliases, no tags, no key twice; and it knows `1e-3`."""
 
     # A copy of the table: adding to the inherited one would change every user of yaml in the process.
     yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # noqa: RUF012
@@ -28,6 +28,9 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
+        event = self.peek_event()
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -81,8 +84,8 @@ def parse(text: str, *, place: str) -> tuple[Any, yaml.Node | None]:
         raise UserError(f"{where} is not valid YAML: {problem}", fix=_yaml_fix(str(problem))) from None
     except RecursionError:
         raise UserError(f"{place} is nested too deeply", fix="a recipe needs six levels at most") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-        # The constructors of odd scalars (`!!int x`, 30 February) fail in all these ways.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+        # The constructors of odd scalars (30 February, a number of 5,000 digits) fail in all these ways.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{place} is not valid YAML: {reason}", fix="recipes/demo.yaml is one that works") from None
     finally:
@@ -126,8 +129,8 @@ def _similar(path: Path) -> str:
 
 
 def _yaml_fix(problem: str) -> str:
-    if "alias" in problem:
-        return "write the value out"
+    if "alias" in problem or "tags" in problem:
+        return "write the plain value"
     if "twice" in problem:
         return "remove one of the two"
     return "mend this line; recipes/demo.yaml is one that works"

@@ -7,25 +7,21 @@ Logarithm, sine and cosine are polynomials (errors below 2e-7), since a call to 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-# Torch brings GNU OpenMP; the same layer here lets both share cores politely. Set before numba starts its threads.
-os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
-
-import numba
 import numpy as np
 import torch
 from numba import njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from noiseopt.loops import both_ways, threads_for
 from noiseopt.noise.kernels.reference import LANES, lanes_of
 
 TILE, BLOCK = 1024, 64
 SERIAL_BELOW = 32_768  # elements; waking threads costs more than these take
 
-_OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "cache": True}
+_FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
 # Minimax fits: log1p(f)/f on [-1/4, 1/2]; sin(πs)/s and cos(πs) in q = s² on [0, 1/4].
@@ -74,7 +70,7 @@ def _reinterpret(source: Any, target: Any) -> Any:
 _bits, _float = _reinterpret(types.float32, types.uint32), _reinterpret(types.uint32, types.float32)
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _philox(state, k0, k1):  # type: ignore[no-untyped-def]
     """Philox4x32-10 of every lane's counter, in place; rounds outside and lanes inside, to vectorise."""
     for _ in range(10):
@@ -89,7 +85,7 @@ def _philox(state, k0, k1):  # type: ignore[no-untyped-def]
         k1 = u32(k1 + u32(0xBB67AE85))
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _box_muller(x, y):  # type: ignore[no-untyped-def]
     """Two normals from two words; see `reference._box_muller` for the formula."""
     uniform = f32(i32(x >> u32(1))) * ULP + HALF_ULP
@@ -106,7 +102,7 @@ def _box_muller(x, y):  # type: ignore[no-untyped-def]
     return radius * sine, _float(u32(_bits(f32(radius * cosine)) ^ u32(y << u32(31))))
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _normals(z, state, words, blocks):  # type: ignore[no-untyped-def]
     """`blocks` steps of xoshiro128++, four words each, in all lanes: `z[(4 block + slot) · 16 + lane]`."""
     for block in range(blocks):
@@ -130,7 +126,7 @@ def _normals(z, state, words, blocks):  # type: ignore[no-untyped-def]
             z[at + lane], z[at + LANES + lane] = _box_muller(words[2, lane], words[3, lane])
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _fill_tile(z, state, words, rows, b, tile, n, key):  # type: ignore[no-untyped-def]
     """The first n normals of a tile of row b: `z[i]` is neuron `1024 tile + i`."""
     for lane in range(LANES):
@@ -142,7 +138,7 @@ def _fill_tile(z, state, words, rows, b, tile, n, key):  # type: ignore[no-untyp
     _normals(z, state, words, (n + BLOCK - 1) // BLOCK)
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _fill_group(z, state, words, rows, first, lanes, neurons, key):  # type: ignore[no-untyped-def]
     """All normals of `16 / lanes` narrow rows at once: `z[(j // lanes) · 16 + r · lanes + j % lanes]` is neuron j of
     row `first + r`, so that narrow layers fill the register too.
@@ -157,7 +153,7 @@ def _fill_group(z, state, words, rows, first, lanes, neurons, key):  # type: ign
     _normals(z, state, words, (neurons + 4 * lanes - 1) // (4 * lanes))
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _log2(power):  # type: ignore[no-untyped-def]
     shift = u32(0)
     while (1 << shift) < power:
@@ -223,7 +219,7 @@ def _sum_wide(g, rows, key, sums, parts):  # type: ignore[no-untyped-def]
                     total[i] += grad[i] * z[i]
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _sum_narrow(g, rows, key, sums, lanes):  # type: ignore[no-untyped-def]
     neurons = g.shape[1]
     per_group, shift, low = LANES // lanes, _log2(lanes), u32(lanes - 1)
@@ -237,7 +233,7 @@ def _sum_narrow(g, rows, key, sums, lanes):  # type: ignore[no-untyped-def]
                 sums[j] += grad[j] * mine[(u32(j) >> shift) * LANES + (u32(j) & low)]
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_FAST)
 def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps):  # type: ignore[no-untyped-def]
     for i in range(len(sigma)):
         g = grad[i]
@@ -246,28 +242,15 @@ def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps):  # type
         sigma[i] = abs(sigma[i] - rate * h[i] / np.sqrt(v[i] * correction + eps))
 
 
-_add_wide_serial, _add_wide_parallel = njit(**_OPTIONS)(_add_wide), njit(parallel=True, **_OPTIONS)(_add_wide)
-_add_narrow_serial, _add_narrow_parallel = njit(**_OPTIONS)(_add_narrow), njit(parallel=True, **_OPTIONS)(_add_narrow)
-_sum_wide_serial, _sum_wide_parallel = njit(**_OPTIONS)(_sum_wide), njit(parallel=True, **_OPTIONS)(_sum_wide)
-
-
-def _threads(elements: int) -> int:
-    """As many as torch uses, so that one setting governs both; 1 where the work is small.
-
-    Forked workers must call `torch.set_num_threads(1)`, as torch's own do: GNU OpenMP's threads do not survive a fork.
-    """
-    if elements < SERIAL_BELOW:
-        return 1
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if threads > 1:
-        numba.set_num_threads(threads)
-    return threads
+_add_wide_serial, _add_wide_parallel = both_ways(_add_wide, **_FAST)
+_add_narrow_serial, _add_narrow_parallel = both_ways(_add_narrow, **_FAST)
+_sum_wide_serial, _sum_wide_parallel = both_ways(_sum_wide, **_FAST)
 
 
 def add_(v: Tensor, scale: Tensor, rows: Tensor, key: Tensor) -> None:
     """`v[b, j] += scale[j mod S] ε[b, j]`."""
     arrays = v.detach().numpy(), scale.detach().numpy(), rows.numpy(), key.numpy()
-    threads, lanes = _threads(v.numel()), lanes_of(v.shape[1])
+    threads, lanes = threads_for(v.numel(), serial_below=SERIAL_BELOW), lanes_of(v.shape[1])
     if lanes == LANES:
         (_add_wide_serial if threads == 1 else _add_wide_parallel)(*arrays, threads)
     else:
@@ -278,7 +261,7 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
     """`out[s] = Σ_b Σ_{j mod S = s} g[b, j] ε[b, j]`."""
     sums = torch.zeros(g.shape[1], dtype=g.dtype)
     arrays = g.detach().numpy(), rows.numpy(), key.numpy(), sums.numpy()
-    threads, lanes = _threads(g.numel()), lanes_of(g.shape[1])
+    threads, lanes = threads_for(g.numel(), serial_below=SERIAL_BELOW), lanes_of(g.shape[1])
     if lanes < LANES:
         _sum_narrow(*arrays, lanes)  # one tile: every neuron's sum is one thread's
     else:

@@ -27,7 +27,7 @@ from torch import Tensor
 from noiseopt.noise.kernels import reference
 from noiseopt.noise.kernels.reference import lanes_of
 
-BLOCKS, SLOTS, WIDEST = tl.constexpr(reference.BLOCKS), tl.constexpr(4), tl.constexpr(reference.LANES)
+BLOCKS, SLOTS = tl.constexpr(reference.BLOCKS), tl.constexpr(4)
 
 # Programs that fill a large GPU (an H200 has 528 schedulers, each of which wants a warp or two).
 MANY = 768
@@ -55,7 +55,8 @@ def _seeded(rows, key, row, present, tile, LANES: tl.constexpr):
     step = tl.load(rows + 2 * row + 1, mask=present, other=0).to(tl.uint32)
     seed = tl.load(key)
     layer_call = ((tl.load(key + 1) << 16) | tl.load(key + 2)).to(tl.uint32)
-    lane = (tile * WIDEST + tl.arange(0, LANES)[None, :]).to(tl.uint32)
+    # The counter is 16 · tile + lane: a layer with fewer lanes than 16 has tile 0 alone.
+    lane = (tile * LANES + tl.arange(0, LANES)[None, :]).to(tl.uint32)
     zero = tl.zeros_like(sample + lane)
     return tl.philox(seed, lane + zero, sample + zero, step + zero, layer_call + zero)
 
