@@ -252,6 +252,16 @@ def test_fixed_sigma_stays() -> None:
     assert history.epochs[0].sigma["output"]["rms"] == 1.0
 
 
+def test_noise_that_is_switched_off_stays_off_and_sigma_with_it() -> None:
+    net, plain = noisy(), small()
+    with noise(net, on=False):
+        history = train(net, digits(), Training(epochs=2, batch_size=16))
+    train(plain, digits(), Training(epochs=2, batch_size=16))
+    assert all(torch.equal(history.sigma_before[name], s) for name, s in history.sigma_after.items())
+    for one, two in zip(split_parameters(net)[0], plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_validation_has_the_noise_that_was_asked_for() -> None:
     data, training = digits(), Training(epochs=1, lr=1e-12, sigma_lr=1e-12)
     net = noisy(init=30.0)
@@ -378,12 +388,12 @@ def _forkserver() -> multiprocessing.context.ForkServerContext:
     return processes
 
 
-EPOCHS = 40
+EPOCHS = 25
 
 
 def _to_be_killed(run_dir: str) -> None:
     torch.set_num_threads(1)
-    train(mixed(), digits(), Training(epochs=EPOCHS, batch_size=4), run_dir=run_dir)
+    train(mixed(), digits(), Training(epochs=EPOCHS, batch_size=8), run_dir=run_dir)
 
 
 def _stamp(path: Path) -> int:

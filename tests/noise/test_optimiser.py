@@ -40,6 +40,18 @@ def test_it_is_equation_7(eps: float) -> None:
         np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_a_sigma_of_any_memory_layout_is_updated() -> None:
+    start = torch.rand(2, 3, 4, 5)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        p = start.clone(memory_format=layout).requires_grad_()
+        p.grad = torch.linspace(-1, 1, 120).view(2, 3, 4, 5)
+        SigmaAdam([p], lr=0.1).step()
+        results.append(p.detach())
+    assert not torch.equal(results[0], start)
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_epsilon_is_inside_the_root() -> None:
     """With a tiny gradient √(v̂ + ε) ≈ √ε = 1e-4, where torch's Adam would divide by |g| + 1e-8."""
     p = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)

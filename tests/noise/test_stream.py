@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise import inject, noise, seed, sigmas, stream
-from noiseopt.noise.kernels import choose, reference
+from noiseopt.noise.kernels import choose, fits, reference
 from noiseopt.streams import philox
 
 CPU = torch.device("cpu")
@@ -46,6 +46,14 @@ def test_philox_matches_the_published_vectors() -> None:
     ]:
         got = philox(tuple(torch.tensor(c) for c in counter), key)  # type: ignore[arg-type]
         assert tuple(int(word) for word in got) == want
+
+
+def test_polynomials_are_as_close_as_they_say() -> None:
+    horner = np.polynomial.polynomial.polyval
+    f, s = np.linspace(-0.25, 0.5, 100_001), np.linspace(-0.5, 0.5, 100_001)
+    assert np.abs(f * horner(f, fits.LOG1P) - np.log1p(f)).max() < 2e-7
+    assert np.abs(s * horner(s * s, fits.SIN) - np.sin(np.pi * s)).max() < 2e-7
+    assert np.abs(horner(s * s, fits.COS) - np.cos(np.pi * s)).max() < 2e-7
 
 
 @pytest.mark.parametrize("neurons", [1, 63, 64, 100, 1023, 1024, 1025, 2500])

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from noiseopt.loops import both_ways, threads_for
+from noiseopt.noise.kernels import fits, reference
 from noiseopt.noise.kernels.reference import LANES, lanes_of
 
 TILE, BLOCK = 1024, 64
@@ -24,32 +25,9 @@ SERIAL_BELOW = 32_768  # elements; waking threads costs more than these take
 _FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
-# Minimax fits: log1p(f)/f on [-1/4, 1/2]; sin(πs)/s and cos(πs) in q = s² on [0, 1/4].
-L0, L1, L2, L3, L4, L5, L6, L7 = (
-    f32(c)
-    for c in (1.0000001192092896, -0.5000022053718567, 0.33329808712005615, -0.24976539611816406,
-              0.20106367766857147, -0.17373886704444885, 0.14149029552936554, -0.06665578484535217)
-)  # fmt: skip
-S0, S1, S2, S3, S4 = (
-    f32(c)
-    for c in (
-        3.1415927410125732,
-        -5.167710304260254,
-        2.550077438354492,
-        -0.598291277885437,
-        0.07765766233205795,
-    )
-)
-C0, C1, C2, C3, C4 = (
-    f32(c)
-    for c in (
-        0.9999999403953552,
-        -4.934792995452881,
-        4.058411121368408,
-        -1.331876516342163,
-        0.21968960762023926,
-    )
-)
+L0, L1, L2, L3, L4, L5, L6, L7 = map(f32, fits.LOG1P)
+S0, S1, S2, S3, S4 = map(f32, fits.SIN)
+C0, C1, C2, C3, C4 = map(f32, fits.COS)
 LN2, HALF_ULP, ULP = f32(0.69314718), f32(2.0**-32), f32(2.0**-31)
 ONE, MINUS_TWO, TINY = f32(1), f32(-2), f32(1e-12)
 SIGN, MANTISSA, THREE_QUARTERS = u32(0x80000000), u32(0x007FFFFF), u32(0x3F400000)
@@ -273,6 +251,10 @@ def sigma_step(
     sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
 ) -> None:
     """Eq. 7 in one pass, in place; see `reference.sigma_step`."""
+    if not (sigma.is_contiguous() and h.is_contiguous() and v.is_contiguous()):
+        # A flat copy would be updated in their place.
+        reference.sigma_step(sigma, grad, h, v, lr=lr, betas=betas, eps=eps, step=step)
+        return
     number = f32 if sigma.dtype == torch.float32 else np.float64
     flat = (t.numpy().ravel() for t in (sigma.detach(), grad.contiguous(), h, v))
     rate, correction = lr / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)

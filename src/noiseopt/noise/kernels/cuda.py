@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from noiseopt.noise.kernels import reference
+from noiseopt.noise.kernels import fits, reference
 from noiseopt.noise.kernels.reference import lanes_of
 
 BLOCKS, SLOTS = tl.constexpr(reference.BLOCKS), tl.constexpr(4)
@@ -35,15 +35,9 @@ MANY = 768
 # Multiply-adds fused: half of the arithmetic is polynomials. Triton's own default for it varies by version.
 _OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
 
-# Minimax fits: log1p(f)/f on [-1/4, 1/2]; sin(πs)/s and cos(πs) in q = s² on [0, 1/4]. The same as in `cpu`.
-L0, L1 = tl.constexpr(1.0000001192092896), tl.constexpr(-0.5000022053718567)
-L2, L3 = tl.constexpr(0.33329808712005615), tl.constexpr(-0.24976539611816406)
-L4, L5 = tl.constexpr(0.20106367766857147), tl.constexpr(-0.17373886704444885)
-L6, L7 = tl.constexpr(0.14149029552936554), tl.constexpr(-0.06665578484535217)
-S0, S1, S2 = tl.constexpr(3.1415927410125732), tl.constexpr(-5.167710304260254), tl.constexpr(2.550077438354492)
-S3, S4 = tl.constexpr(-0.598291277885437), tl.constexpr(0.07765766233205795)
-C0, C1, C2 = tl.constexpr(0.9999999403953552), tl.constexpr(-4.934792995452881), tl.constexpr(4.058411121368408)
-C3, C4 = tl.constexpr(-1.331876516342163), tl.constexpr(0.21968960762023926)
+L0, L1, L2, L3, L4, L5, L6, L7 = map(tl.constexpr, fits.LOG1P)
+S0, S1, S2, S3, S4 = map(tl.constexpr, fits.SIN)
+C0, C1, C2, C3, C4 = map(tl.constexpr, fits.COS)
 LN2, HALF_ULP, ULP = tl.constexpr(0.69314718), tl.constexpr(2.0**-32), tl.constexpr(2.0**-31)
 MANTISSA, THREE_QUARTERS = tl.constexpr(0x007FFFFF), tl.constexpr(0x3F400000)
 
