@@ -1,7 +1,9 @@
 """EOT attacks: PGD with 10 steps and 20 draws a step, against torchattacks and foolbox on the same model and images.
 
-All three see the model with its noise on, drawn afresh for every call, and must succeed alike: the accuracy that they leave is
-measured in the same way, over 20 draws. The peers are optional: pip install --no-deps torchattacks; pip install foolbox
+All three see the model with its noise on, drawn afresh for every call, and must succeed alike: the accuracy that they
+leave is measured in the same way, over 20 draws. The peers are optional:
+
+pip install foolbox; pip install --no-deps torchattacks; pip install requests tqdm scipy
 
 python -m benchmarks.eot_attack
 """

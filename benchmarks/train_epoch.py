@@ -1,6 +1,6 @@
-"""One epoch on MNIST against the loop that is usually written: a Dataset that makes a PIL image and a tensor of every picture, a
-DataLoader that collates them, `loss.item()` at every step. Written afresh here as a baseline; both train the same network with
-the same optimiser on the same images, noise off.
+"""One epoch on MNIST against the loop that is usually written: a Dataset that makes a PIL image and a tensor of every
+picture, a DataLoader that collates them, `loss.item()` at every step. Written afresh here as a baseline; both train the
+same network with the same optimiser on the same images, without noise.
 
 python -m benchmarks.train_epoch
 """

@@ -20,7 +20,7 @@ images, labels, _ = data.train.batch(torch.arange(2))
 net = noiseopt.inject(model, example_input=images, where="all", sigma="learned", init=0.5)
 weights, sigmas = noiseopt.split_parameters(net)
 optimizer, sigma_optimizer = torch.optim.Adam(weights, lr=1e-3), noiseopt.SigmaAdam(sigmas, lr=1e-3)
-for epoch in range(10):
+for _epoch in range(10):
     for index in torch.randperm(len(data.train)).split(128):
         images, labels, _ = data.train.batch(index)
         torch.nn.functional.cross_entropy(net(images), labels).backward()

@@ -133,7 +133,9 @@ class Dataset:
         Returns images `Float32[B, C, H, W]` in [0, 1], labels `Int64[B]`, ids `Int64[B]`.
         """
         rows = index.to(self.images.device)
-        return to_unit(self.images[rows]), self.labels[rows], self.ids[rows]
+        # Several times as fast as indexing with a tensor.
+        images, labels, ids = (t.index_select(0, rows) for t in (self.images, self.labels, self.ids))
+        return to_unit(images), labels, ids
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Every image once, in order, as `batch` returns them; the last batch holds what is left.
