@@ -5,24 +5,53 @@
 >>> noiseopt.evaluate(net, (images, labels), noiseopt.attacks.PGD(eps=8/255, step_size=2/255, steps=10, draws=20))
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-from noiseopt import attacks, corruptions, data, defences, models
-from noiseopt.concepts import Defence, Model, Perturbation, Record, clean
-from noiseopt.errors import UserError
-from noiseopt.evaluate import evaluate, predict
-from noiseopt.noise import (
-    SigmaAdam,
-    SigmaObjective,
-    inject,
-    noise,
-    remove,
-    seed,
-    sigmas,
-    split_parameters,
-    stream,
-)
-from noiseopt.train import Training, train
+import importlib
+import sys
+import types
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noiseopt import attacks, corruptions, data, defences, models
+    from noiseopt.concepts import Defence, Model, Perturbation, Record, clean
+    from noiseopt.errors import UserError
+    from noiseopt.evaluate import evaluate, predict
+    from noiseopt.noise import (
+        SigmaAdam,
+        SigmaObjective,
+        inject,
+        noise,
+        remove,
+        seed,
+        sigmas,
+        split_parameters,
+        stream,
+    )
+    from noiseopt.train import Training, train
+
+# Names are loaded when first used: `noiseopt --help` must not wait for torch, and the command line must be able to set
+# OMP_WAIT_POLICY before torch starts its threads. (noise, evaluate and train are functions under their modules' names.)
+_HOMES = {
+    "concepts": ("Defence", "Model", "Perturbation", "Record", "clean"),
+    "errors": ("UserError",),
+    "evaluate": ("evaluate", "predict"),
+    "noise": (
+        "SigmaAdam",
+        "SigmaObjective",
+        "inject",
+        "noise",
+        "remove",
+        "seed",
+        "sigmas",
+        "split_parameters",
+        "stream",
+    ),
+    "train": ("Training", "train"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("attacks", "corruptions", "data", "defences", "models")
 
 try:
     __version__ = version("noiseopt")
@@ -55,3 +84,25 @@ __all__ = [
     "stream",
     "train",
 ]
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Python binds a submodule here when it is imported; these three names are the functions inside.
+        is_home = isinstance(value, types.ModuleType) and name in ("evaluate", "noise", "train")
+        super().__setattr__(name, getattr(value, name) if is_home else value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package
