@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from noiseopt.concepts import Defence, Model, Perturbation, Record, clean
     from noiseopt.errors import UserError
     from noiseopt.evaluate import evaluate, predict
-    from noiseopt.noise import (  # type: ignore[no-redef]
+    from noiseopt.noise import (
         SigmaAdam,
         SigmaObjective,
         inject,

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from noiseopt.attacks import cross_entropy, expected_gradient, expected_loss
 from noiseopt.errors import UserError
 from noiseopt.noise import draw_logits, noise
-from noiseopt.noise.stream import streams_of
+from noiseopt.noise.streaming import streams_of
 
 MANY = torch.arange(100, 112)
 

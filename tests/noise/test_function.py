@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from noiseopt.noise import inject, sigmas, stream
 from noiseopt.noise.function import AddNoise
-from noiseopt.noise.inject import _noisy
+from noiseopt.noise.injection import _noisy
 from tests.noise.conftest import epsilon
 
 

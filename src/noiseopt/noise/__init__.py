@@ -2,11 +2,11 @@
 
 from noiseopt.noise import compiled as _compiled  # noqa: F401  (defines the operator that compiled models call)
 from noiseopt.noise.draws import draw_logits
-from noiseopt.noise.inject import inject, remove, sigmas, split_parameters
+from noiseopt.noise.injection import inject, remove, sigmas, split_parameters
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.objective import SigmaObjective
 from noiseopt.noise.optimiser import SigmaAdam
-from noiseopt.noise.stream import has_noise, noise, seed, stream
+from noiseopt.noise.streaming import has_noise, noise, seed, stream
 
 __all__ = [
     "GaussianNoise",

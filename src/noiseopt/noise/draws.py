@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
-from noiseopt.noise.stream import has_noise, stream, streams_of
+from noiseopt.noise.streaming import has_noise, stream, streams_of
 
 MEMORY = 128 * 2**20
 

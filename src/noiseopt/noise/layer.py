@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise.function import AddNoise, memory_format
-from noiseopt.noise.stream import Stream
+from noiseopt.noise.streaming import Stream
 
 # Backward nodes that do not look at their own output, so that overwriting it cannot change a gradient.
 _FORGETS_ITS_OUTPUT = frozenset({"AddmmBackward0", "MmBackward0", "ConvolutionBackward0", "MkldnnConvolutionBackward0"})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from noiseopt.errors import UserError
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.select import Where, output_shapes, select
-from noiseopt.noise.stream import Stream
+from noiseopt.noise.streaming import Stream
 
 INITS = ("published", "normal", "xavier")
 SHARINGS = ("neuron", "channel", "layer")
