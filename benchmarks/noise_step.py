@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from benchmarks.harness import interleaved, options, publish, ratio
 from noiseopt import SigmaAdam, inject, split_parameters
 from noiseopt.models import build
+from noiseopt.threads import threads_that_fit, using_threads
 
 BATCH = 128
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], Any, int]] = {
     # name: model, its options, image shape, where the noise goes, rounds
-    "MLP": ("mlp", {}, (1, 28, 28), "all", 400),
+    "MLP": ("mlp", {}, (1, 28, 28), "all", 1000),
     "CNN-MLP": ("cnn", {}, (1, 28, 28), "linear", 60),
     "CNN-A": ("cnn", {}, (1, 28, 28), "all", 60),
 }
@@ -91,11 +92,13 @@ def main() -> None:
         labels = torch.randint(0, 10, (BATCH,)).to(arguments.device)
         images = images.to(arguments.device)
         steps = {key: step_of(net.to(arguments.device).train(), images, labels) for key, net in nets.items()}
-        seconds = interleaved(steps, rounds=arguments.rounds or rounds, warmup=5, device=arguments.device)
+        threads = threads_that_fit(plain, images, batch_size=BATCH)  # as in training
+        with using_threads(threads):
+            seconds = interleaved(steps, rounds=arguments.rounds or rounds, warmup=5, device=arguments.device)
         held = {key: bytes_held(net, images) for key, net in nets.items()}
         rows.append(
             [
-                f"{name} ({arguments.device})",
+                f"{name} ({arguments.device}, {threads} thread{'s' * (threads > 1)})",
                 statistics.median(seconds["plain"]) * 1e3,
                 statistics.median(seconds["noiseopt"]) * 1e3,
                 ratio(seconds, "noiseopt", "plain"),

@@ -28,6 +28,7 @@ from noiseopt.errors import UserError
 from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
 from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream
 from noiseopt.streams import MASK32
+from noiseopt.threads import threads_that_fit, using_threads
 
 __all__ = ["Epoch", "History", "Training", "train"]
 
@@ -110,11 +111,13 @@ def train(
     steps = -(-len(train_set) // training.batch_size)
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
     was_training = model.training
+    with noise(model.eval(), on=False):
+        threads = threads_that_fit(model, train_set.batch(torch.arange(1))[0], batch_size=training.batch_size)
     for epoch in range(len(curves), training.epochs):
         started = time.perf_counter()
         # Dropout and its like draw from torch's global generators; the caller's are given back after the
         # epoch.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with using_threads(threads), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(_derived(seed, "torch", epoch, rank))
             shuffle = torch.Generator().manual_seed(_derived(seed, "shuffle", epoch))
             order = torch.randperm(len(train_set), generator=shuffle).to(place)

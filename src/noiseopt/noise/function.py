@@ -42,8 +42,10 @@ class AddNoise(Function):
         sigma, rows, key = ctx.saved_tensors
         grad_sigma = None
         if ctx.needs_input_grad[1]:
-            weighted = WeightedSum.apply(grad.contiguous(memory_format=ctx.format), rows, key, sigma.shape)
-            grad_sigma = weighted.to(sigma.dtype) * sigma.sign()
+            g = grad.contiguous(memory_format=ctx.format)
+            # As a function of its own only where somebody will differentiate once more.
+            weigh = WeightedSum.apply if torch.is_grad_enabled() else _weighted_sum
+            grad_sigma = weigh(g, rows, key, sigma.shape).to(sigma.dtype) * sigma.sign()
         return grad, grad_sigma, None, None, None
 
 

@@ -51,12 +51,14 @@ class GaussianNoise(nn.Module):
         stream = self.stream
         if not stream.on:
             return v
+        sigma = self.sigma
         if stream.keys.device != v.device:
             stream.to(v.device)
-        single = v.dim() == self.sigma.dim()
+        single = v.dim() == sigma.dim()
         if single:
             v = v.unsqueeze(0)
-        sigma = self._expanded(v)
+        if v.shape[1:] != sigma.shape:
+            sigma = self._expanded(v)
         copies = stream.fan_out
         if copies > 1 and stream.rows is not None and len(v) * copies == len(stream.rows):
             v = v.repeat(copies, *[1] * (v.dim() - 1))
