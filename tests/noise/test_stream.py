@@ -88,8 +88,7 @@ def test_a_scale_shorter_than_the_row_repeats(backend: str, dtype: torch.dtype) 
 def test_statistics_of_ten_million_draws() -> None:
     z = _draw(10_000, 1_000).ravel().astype(np.float64)
     n = z.size
-    assert stats.kstest(z[:2_000_000], "norm").pvalue > 1e-3
-    assert stats.kstest(z[-2_000_000:], "norm").pvalue > 1e-3
+    assert stats.kstest(z, "norm").pvalue > 1e-3
     assert abs(z.mean()) < 4 / math.sqrt(n)
     assert abs(z.var() - 1) < 4 * math.sqrt(2 / n)
     assert abs((z**3).mean()) < 4 * math.sqrt(15 / n)
@@ -100,7 +99,7 @@ def test_statistics_of_ten_million_draws() -> None:
 
 
 def test_no_correlation_between_neurons_samples_steps_layers_calls_or_seeds() -> None:
-    """|z| < 4.5 over 50 lags and five neighbours each (4 would fail one run in a hundred by chance over 300 tests)."""
+    """|z| < 4 over 50 lags. The seeds are fixed, so that this passes or fails for good, and not by chance."""
     z = _draw(500, 2_000)
 
     def score(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,10 +114,10 @@ def test_no_correlation_between_neurons_samples_steps_layers_calls_or_seeds() ->
         scores.append(score(z, _draw(500, 2_000, seed=other << 32)))
         scores.append(score(z, _draw(500, 2_000, layer=other)))
         scores.append(score(z, _draw(500, 2_000, call=other)))
-    assert max(map(abs, scores)) < 4.5
+    assert max(map(abs, scores)) < 4
     assert abs(np.mean(np.square(scores)) - 1) < 5 * math.sqrt(2 / len(scores))
     squares = [score((z[:, :-lag] ** 2 - 1) / 2, z[:, lag:] ** 2 - 1) for lag in (1, 16, 32, 48, 64, 1024)]
-    assert max(map(abs, squares)) < 4.5
+    assert max(map(abs, squares)) < 4
 
 
 def test_raw_bits_are_balanced_and_unrelated() -> None:
