@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from noiseopt.concepts import Perturbation, Record, clean, wilson_interval
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
-from noiseopt.noise import draw_logits, has_noise, noise
+from noiseopt.noise import draw_logits, has_noise
+from noiseopt.noise import noise as switched
+from noiseopt.noise.modes import evaluating
 
 Data = Dataset | tuple[Tensor, Tensor]
 
@@ -39,7 +41,7 @@ def predict(
         samples: identities of the images, `Int64[N]`; the prediction for an image depends on its identity, never on
             its batch. None: 0, ..., N-1.
     """
-    with _evaluating(model, noise):
+    with evaluating(model), switched(model, on=noise):
         total, count = torch.zeros(()), 0
         for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples):
             total, count = total.to(logits.device) + logits.float().softmax(-1).sum(0), count + len(logits)
@@ -79,7 +81,7 @@ def evaluate(
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     knows_samples = "samples" in inspect.signature(perturbation).parameters
     correct = 0
-    with _evaluating(model, noise):
+    with evaluating(model), switched(model, on=noise):
         stochastic = has_noise(model)
         for images, labels, ids in _batches(data, batch_size, device):
             # A user's plain (model, images, labels) function is a perturbation too.
@@ -145,20 +147,3 @@ def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tupl
     for batch in batches:
         images, labels, ids = (t.to(device) for t in batch)
         yield images, labels, ids
-
-
-class _evaluating:
-    """Eval mode and the stated noise inside the block; both as they were afterwards."""
-
-    def __init__(self, model: nn.Module, on: bool) -> None:
-        self._model, self._noise = model, noise(model, on=on)
-
-    def __enter__(self) -> None:
-        self._modes = [(m, m.training) for m in self._model.modules()]
-        self._model.eval()
-        self._noise.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:
-        self._noise.__exit__(*exception)
-        for module, training in self._modes:
-            module.training = training

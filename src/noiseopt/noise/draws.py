@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
+from noiseopt.noise.modes import evaluating
 from noiseopt.noise.streaming import has_noise, stream, streams_of
 
 MEMORY = 128 * 2**20
@@ -149,15 +150,11 @@ def _bytes_per_image(model: nn.Module, images: Tensor, seed: int) -> int:
             total += output.numel() * output.element_size()
 
     handles = [m.register_forward_hook(count) for m in model.modules()]
-    modes = [(m, m.training) for m in model.modules()]
     try:
-        model.eval()
-        with torch.no_grad(), stream(model, seed=seed):
+        with evaluating(model), torch.no_grad(), stream(model, seed=seed):
             model(images[:1])
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     known[key] = max(1, 2 * total)
     return known[key]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
+from noiseopt.noise.modes import evaluating
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -120,20 +120,9 @@ def output_shapes(model: nn.Module, chosen: Mapping[str, nn.Module], example: An
 
         handles.append(module.register_forward_hook(record))
     try:
-        with _evaluating(model), torch.no_grad(), torch.random.fork_rng():
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng():
             call(model, example)
     finally:
         for handle in handles:
             handle.remove()
     return shapes
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
