@@ -173,6 +173,9 @@ def restore_optimizer(
         if not fits:
             raise _damaged(Path(path), f"{key} is {_described(value)}, not of its parameter's shape")
         values = state.setdefault(int(number), {})
+        if value.dim():
+            # In the parameter's own memory order: fused optimisers walk both side by side.
+            value = torch.empty_like(parameters[int(number)], dtype=value.dtype, device=value.device).copy_(value)
         values[what.removesuffix(_INT)] = int(value) if what.endswith(_INT) else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
