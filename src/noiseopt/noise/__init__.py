@@ -4,11 +4,12 @@ from noiseopt.noise import compiled as _compiled  # noqa: F401  (defines the ope
 from noiseopt.noise.draws import draw_logits
 from noiseopt.noise.injection import inject, remove, sigmas, split_parameters
 from noiseopt.noise.layer import GaussianNoise
-from noiseopt.noise.objective import SigmaObjective
+from noiseopt.noise.objective import OBJECTIVES, SigmaObjective
 from noiseopt.noise.optimiser import SigmaAdam
 from noiseopt.noise.streaming import has_noise, noise, seed, stream
 
 __all__ = [
+    "OBJECTIVES",
     "GaussianNoise",
     "SigmaAdam",
     "SigmaObjective",

@@ -27,6 +27,7 @@ class SigmaAdam(Optimizer):
         lr: α; the paper's 1e-3.
         betas: β₁, β₂, each in [0, 1).
         eps: ε > 0.
+        fold: end with σ ← |σ|, as Eq. 7 does?
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SigmaAdam(Optimizer):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        fold: bool = True,
     ) -> None:
         listed: list[Any] = list(params)
         if not listed:
@@ -46,7 +48,7 @@ class SigmaAdam(Optimizer):
             raise UserError("betas must lie in [0, 1)", got=betas, fix="betas=(0.9, 0.999)")
         if not eps > 0:
             raise UserError("eps must be above 0", got=eps, fix="eps=1e-8")
-        super().__init__(listed, {"lr": lr, "betas": betas, "eps": eps})
+        super().__init__(listed, {"lr": lr, "betas": betas, "eps": eps, "fold": fold})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -56,7 +58,7 @@ class SigmaAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            settings = {"lr": group["lr"], "betas": tuple(group["betas"]), "eps": group["eps"]}
+            settings = {name: group[name] for name in ("lr", "betas", "eps", "fold")}
             for sigma in group["params"]:
                 if sigma.grad is None:
                     continue

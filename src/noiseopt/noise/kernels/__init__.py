@@ -4,7 +4,7 @@ The contract, kept by every backend (`reference` is its readable definition):
 
 - `add_(v, scale, rows, key)`: `v[b, j] += scale[j mod S] * ε[b, j]`, in place;
 - `weighted_sum(g, rows, key, size)`: `out[s] = Σ_b Σ_{j mod S = s} g[b, j] * ε[b, j]`;
-- `sigma_step(σ, grad, h, v, lr=, betas=, eps=, step=)`: Eq. 7, in place;
+- `sigma_step(σ, grad, h, v, lr=, betas=, eps=, step=, fold=)`: Eq. 7, in place;
 
 with `v`, `g`: contiguous `Float[B, M]` (32 or 64 bit), `scale`: `Float[S]`, S a divisor of M, `rows`: `Int64[B, 2]`
 (sample, step) of every row, `key`: `Int64[3]` (seed, layer, call), and ε regenerated, never stored.
@@ -38,6 +38,7 @@ class Backend(Protocol):
         betas: tuple[float, float],
         eps: float,
         step: int,
+        fold: bool = True,
     ) -> None: ...
 
 

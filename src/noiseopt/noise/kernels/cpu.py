@@ -212,12 +212,13 @@ def _sum_narrow(g, rows, key, sums, lanes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, **_FAST)
-def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps):  # type: ignore[no-untyped-def]
+def _equation_7(sigma, grad, h, v, beta1, beta2, rate, correction, eps, fold):  # type: ignore[no-untyped-def]
     for i in range(len(sigma)):
         g = grad[i]
         h[i] += (g - h[i]) * beta1
         v[i] += (g * g - v[i]) * beta2
-        sigma[i] = abs(sigma[i] - rate * h[i] / np.sqrt(v[i] * correction + eps))
+        moved = sigma[i] - rate * h[i] / np.sqrt(v[i] * correction + eps)
+        sigma[i] = abs(moved) if fold else moved
 
 
 _add_wide_serial, _add_wide_parallel = both_ways(_add_wide, **_FAST)
@@ -248,14 +249,23 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
 
 
 def sigma_step(
-    sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
+    sigma: Tensor,
+    grad: Tensor,
+    h: Tensor,
+    v: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    fold: bool = True,
 ) -> None:
     """Eq. 7 in one pass, in place; see `reference.sigma_step`."""
     if not (sigma.is_contiguous() and h.is_contiguous() and v.is_contiguous()):
         # A flat copy would be updated in their place.
-        reference.sigma_step(sigma, grad, h, v, lr=lr, betas=betas, eps=eps, step=step)
+        reference.sigma_step(sigma, grad, h, v, lr=lr, betas=betas, eps=eps, step=step, fold=fold)
         return
     number = f32 if sigma.dtype == torch.float32 else np.float64
     flat = (t.numpy().ravel() for t in (sigma.detach(), grad.contiguous(), h, v))
     rate, correction = lr / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)
-    _equation_7(*flat, *map(number, (1 - betas[0], 1 - betas[1], rate, correction, eps)))
+    _equation_7(*flat, *map(number, (1 - betas[0], 1 - betas[1], rate, correction, eps)), fold)

@@ -174,7 +174,7 @@ def _sum(g, rows, key, sums, batch, neurons, ROWS: tl.constexpr, LANES: tl.const
 
 
 @triton.jit
-def _equation_7(sigma, grad, h, v, count, beta1, beta2, rate, correction, eps, SIZE: tl.constexpr):
+def _equation_7(sigma, grad, h, v, count, beta1, beta2, rate, correction, eps, FOLD: tl.constexpr, SIZE: tl.constexpr):
     """`beta1`, `beta2`: 1 - β₁, 1 - β₂."""
     i = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     inside = i < count
@@ -184,7 +184,7 @@ def _equation_7(sigma, grad, h, v, count, beta1, beta2, rate, correction, eps, S
     tl.store(h + i, mean, inside)
     tl.store(v + i, square, inside)
     moved = tl.load(sigma + i, inside) - rate * mean / tl.sqrt(square * correction + eps)
-    tl.store(sigma + i, tl.abs(moved), inside)
+    tl.store(sigma + i, tl.abs(moved) if FOLD else moved, inside)
 
 
 def _tiles(neurons: int) -> int:
@@ -232,14 +232,24 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
 
 
 def sigma_step(
-    sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
+    sigma: Tensor,
+    grad: Tensor,
+    h: Tensor,
+    v: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    fold: bool = True,
 ) -> None:
     """Eq. 7 in one pass, in place; see `reference.sigma_step`."""
     # Triton passes numbers as float32, and kernels know no strides.
     if sigma.dtype != torch.float32 or not all(t.is_contiguous() for t in (sigma, h, v)):
-        reference.sigma_step(sigma, grad, h, v, lr=lr, betas=betas, eps=eps, step=step)
+        reference.sigma_step(sigma, grad, h, v, lr=lr, betas=betas, eps=eps, step=step, fold=fold)
         return
     rate, correction = lr / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)
     numbers = sigma.numel(), 1 - betas[0], 1 - betas[1], rate, correction, eps
     with torch.cuda.device_of(sigma):
-        _equation_7[(triton.cdiv(sigma.numel(), 256),)](sigma, grad.contiguous(), h, v, *numbers, SIZE=256, **_OPTIONS)
+        grid = (triton.cdiv(sigma.numel(), 256),)
+        _equation_7[grid](sigma, grad.contiguous(), h, v, *numbers, FOLD=fold, SIZE=256, **_OPTIONS)

@@ -61,13 +61,27 @@ def weighted_sum(g: Tensor, rows: Tensor, key: Tensor, size: int) -> Tensor:
 
 
 def sigma_step(
-    sigma: Tensor, grad: Tensor, h: Tensor, v: Tensor, *, lr: float, betas: tuple[float, float], eps: float, step: int
+    sigma: Tensor,
+    grad: Tensor,
+    h: Tensor,
+    v: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    fold: bool = True,
 ) -> None:
-    """Eq. 7, in place: `h`, `v` ← their moving averages, `σ ← |σ - lr ĥ / √(v̂ + ε)|`; `step` counts from 1."""
+    """Eq. 7, in place: `h`, `v` ← their moving averages, `σ ← |σ - lr ĥ / √(v̂ + ε)|`; `step` counts from 1.
+
+    `fold=False` leaves the outer |·| out.
+    """
     h.lerp_(grad, 1 - betas[0])
     v.lerp_(grad * grad, 1 - betas[1])
     root = (v / (1 - betas[1] ** step)).add_(eps).sqrt_()
-    sigma.addcdiv_(h, root, value=-lr / (1 - betas[0] ** step)).abs_()
+    sigma.addcdiv_(h, root, value=-lr / (1 - betas[0] ** step))
+    if fold:
+        sigma.abs_()
 
 
 def _next(state: list[Tensor]) -> Tensor:
