@@ -18,6 +18,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "fgsm": {"eps": 0.1, "draws": 2},
     "pgd": {"eps": 0.1, "step_size": 0.05, "steps": 3, "draws": 2},
     "lbfgs": {"steps": 4, "search_steps": 2, "draws": 2},
+    "sign_then_gradient": {"eps": 0.1, "c": 0.5, "draws": 2},
 }
 
 

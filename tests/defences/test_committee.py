@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from noiseopt.attacks import expected_gradient
 from noiseopt.defences import committee
 from noiseopt.errors import UserError
 from noiseopt.evaluate import predict
@@ -53,3 +54,30 @@ def test_noisy_members_have_draws_of_their_own_and_may_be_mixed_with_plain_ones(
 def test_an_empty_committee_is_refused() -> None:
     with pytest.raises(UserError, match="at least one member"):
         committee([])
+
+
+def test_members_injected_with_one_seed_draw_apart_outside_a_stream_too() -> None:
+    example = torch.rand(2, 1, 2, 3)
+    noisy = inject(_member(0), example_input=example, sigma=0.5, seed=0)
+    twins = committee([noisy, noisy], seed=1)
+    images = torch.rand(4, 1, 2, 3)
+    twins(images)
+    first, second = (member(images) for member in twins.members)  # type: ignore[union-attr]
+    assert not torch.allclose(first, second, atol=1e-2)
+    assert torch.equal(committee([noisy, noisy], seed=1)(images), committee([noisy, noisy], seed=1)(images))
+    assert not torch.equal(committee([noisy, noisy], seed=1)(images), committee([noisy, noisy], seed=2)(images))
+
+
+def test_an_attack_on_noisy_members_averages_over_the_noise_of_all() -> None:
+    example = torch.rand(2, 1, 2, 3)
+    joint = committee([inject(_member(s), example_input=example, sigma=0.5) for s in (0, 1)]).eval()
+    images, labels = torch.rand(4, 1, 2, 3), torch.tensor([0, 1, 2, 0])
+    single = [expected_gradient(joint, images, labels, draws=1, seed=0, first_draw=k) for k in range(6)]
+    assert not torch.allclose(single[0], single[1], rtol=1e-2)
+    mean = expected_gradient(joint, images, labels, draws=6, seed=0)
+    torch.testing.assert_close(mean, torch.stack(single).mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_it_is_in_the_mode_of_its_members() -> None:
+    assert not committee([_member(0).eval(), _member(1).eval()]).training
+    assert committee([_member(0).eval(), _member(1).train()]).training

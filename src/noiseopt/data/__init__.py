@@ -3,6 +3,6 @@
 from noiseopt.data.dataset import Dataset, to_unit
 from noiseopt.data.load import load
 from noiseopt.data.sources import DATASETS, MIRRORS, Source
-from noiseopt.data.splits import Split, split
+from noiseopt.data.splits import Split, split, split_off
 
-__all__ = ["DATASETS", "MIRRORS", "Dataset", "Source", "Split", "load", "split", "to_unit"]
+__all__ = ["DATASETS", "MIRRORS", "Dataset", "Source", "Split", "load", "split", "split_off", "to_unit"]

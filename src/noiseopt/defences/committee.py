@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
+from noiseopt.noise import seed as start_noise
 
 
 class Committee(nn.Module):
@@ -25,17 +26,21 @@ class Committee(nn.Module):
         return votes.logsumexp(0) - math.log(len(self.members))
 
 
-def committee(members: Sequence[nn.Module]) -> nn.Module:
-    """A Model that predicts with the average of its members' predictions.
+def committee(members: Sequence[nn.Module], *, seed: int = 0) -> nn.Module:
+    """A Model that predicts with the average of its members' predictions (class probabilities).
 
     A white-box attack goes through all of them. Members with noise keep it, each with a stream of its own.
 
     Args:
         members: one or more Models with the same classes; copied, not changed.
+        seed: where the members' noise starts outside of a `noiseopt.stream` block, each member's elsewhere.
 
     Raises:
         UserError: no member.
     """
     if len(members) == 0:
         raise UserError("a committee needs at least one member", got="none", fix="committee([model, ...])")
-    return Committee([copy.deepcopy(member) for member in members])
+    net = Committee([copy.deepcopy(member) for member in members])
+    net.members.training = net.training = any(member.training for member in members)
+    start_noise(net, seed)  # else two members injected with the same seed would draw the same numbers
+    return net

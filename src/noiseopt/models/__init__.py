@@ -4,7 +4,9 @@
 >>> net = build("my_package.my_module:make_net", seed=0, width=3)  # your own, by import path
 """
 
+from noiseopt.models.autoencoder import autoencoder
 from noiseopt.models.build import MODELS, build, load_external
+from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import Normalize, cnn, mlp
 
-__all__ = ["MODELS", "Normalize", "build", "cnn", "load_external", "mlp"]
+__all__ = ["MODELS", "Normalize", "autoencoder", "build", "cnn", "lenet", "load_external", "mlp"]

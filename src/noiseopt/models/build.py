@@ -16,13 +16,18 @@ import torch
 from torch import nn
 
 from noiseopt.errors import UserError
+from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import cnn, mlp
+from noiseopt.models.resnet import resnet18, resnet34
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn": cnn,
     # What the transfer attack of the MNIST tables is computed on: 784-300-150-10, ReLU.
     "surrogate_mlp": partial(mlp, hidden=(300, 150)),
+    "lenet": lenet,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
 }
 
 
