@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,9 @@ def test_noise_is_keyed_by_step_and_sample_and_every_image_is_seen_once_an_epoch
     seen: list[Tensor] = []
 
     class Watch(SigmaObjective):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor) -> Tensor:
+        def loss(
+            self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
+        ) -> Tensor:
             rows = model.output.noise.stream.rows  # type: ignore[union-attr]
             assert len(rows) == len(images)
             seen.append(rows)
@@ -128,7 +131,9 @@ def test_another_objective_moves_sigma_and_leaves_the_weights_to_the_training_lo
         name = "small"
         steps = 0
 
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor) -> Tensor:
+        def loss(
+            self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
+        ) -> Tensor:
             return sum(s.square().sum() for s in sigmas(model).values())  # type: ignore[return-value]
 
         def after_step(self, levels: Any) -> None:
@@ -155,7 +160,9 @@ def test_another_objective_moves_sigma_and_leaves_the_weights_to_the_training_lo
 
 def test_an_objective_equal_to_the_training_loss_does_what_the_default_does() -> None:
     class Copy(SigmaObjective):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor) -> Tensor:
+        def loss(
+            self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
+        ) -> Tensor:
             return training_loss * 1.0
 
     one, two = noisy(), noisy()
@@ -500,7 +507,7 @@ def test_another_setting_of_a_perturbation_or_another_objective_is_noticed(tmp_p
     train(small(), digits(), training, run_dir=tmp_path, perturbation=Darken(0.5))
     with pytest.raises(UserError, match="perturbation"):
         train(small(), digits(), training, run_dir=tmp_path, perturbation=Darken(0.6))
-    with pytest.raises(UserError, match="objective = 'loss'"):
+    with pytest.raises(UserError, match=r"objective = \{'name': 'SigmaObjective'\}"):
         train(small(), digits(), training, run_dir=tmp_path, perturbation=Darken(0.5), objective=Other())
 
 
@@ -555,7 +562,7 @@ def test_a_last_step_that_breaks_the_weights_is_noticed_too(tmp_path: Path) -> N
         ({"lr_decay": (0.0, 1)}, "lr_decay"),
         ({"lr_decay": 0.5}, "lr_decay"),
         ({"sigma_lr": 0}, "sigma_lr"),
-        ({"learning_rate": 0.1}, "learning_rate.*fix: the settings are epochs, batch_size"),
+        ({"learning_rate": 0.1}, "learning_rate.*fix: the settings are epochs, steps, batch_size"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], name: str) -> None:
@@ -622,7 +629,9 @@ class Smoothed(SigmaObjective):
 
     name = "smoothed"
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
+    ) -> Tensor:
         return F.cross_entropy(model(images), labels, label_smoothing=0.5)
 
 
@@ -653,3 +662,99 @@ def test_a_noisy_network_learns_mnist(shared_data: Path) -> None:
     for name, s in history.sigma_after.items():
         assert s.min() >= 0, name
         assert s.mean() < history.sigma_before[name].abs().mean(), name
+
+
+def test_training_by_steps_stops_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    data = digits()
+    per_epoch = -(-len(data.train) // 16)
+    steps = per_epoch + 2
+    training = Training(steps=steps, batch_size=16)
+    assert training.epochs_on(len(data.train)) == 2
+    counted: list[float] = []
+
+    class Count(SigmaObjective):
+        def after_step(self, sigmas: Sequence[Tensor]) -> None:
+            counted.append(1)
+
+    history = train(noisy(), data, training, objective=Count(), run_dir=tmp_path)
+    assert len(counted) == steps
+    assert [line.epoch for line in history.epochs] == [1, 2]
+    assert len(train(noisy(), data, training, objective=Count(), run_dir=tmp_path).epochs) == 2
+    assert len(counted) == steps  # it was done
+
+
+def test_whole_epochs_by_steps_are_those_by_epochs() -> None:
+    data = digits()
+    per_epoch = -(-len(data.train) // 16)
+    by_epochs, by_steps = noisy(), noisy()
+    train(by_epochs, data, Training(epochs=2, batch_size=16))
+    train(by_steps, data, Training(steps=2 * per_epoch, batch_size=16))
+    assert all(torch.equal(a, b) for a, b in zip(by_epochs.parameters(), by_steps.parameters(), strict=True))
+
+
+def test_the_inverse_schedule_is_caffes() -> None:
+    training = Training(lr=0.01, lr_inv=(1e-4, 0.75))
+    assert [training.lr_at(0, step) for step in (0, 10_000)] == pytest.approx([0.01, 0.01 * 2**-0.75])
+    assert Training(lr=0.1, lr_decay=(0.5, 2)).lr_at(5, 999) == pytest.approx(0.025)
+
+
+def test_the_schedule_and_nesterov_reach_the_weights() -> None:
+    def trained(**settings: Any) -> Tensor:
+        net = small()
+        train(net, digits(), Training(epochs=1, batch_size=16, optimizer="sgd", lr=0.1, **settings))
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    plain = trained()
+    assert torch.equal(plain, trained(nesterov=False))
+    assert not torch.equal(plain, trained(nesterov=True))
+    assert not torch.equal(plain, trained(lr_inv=(0.1, 1.0)))
+
+
+def test_augmented_images_are_other_images_and_a_resumed_run_sees_the_same(tmp_path: Path) -> None:
+    plain, whole, resumed = small(), small(), small()
+    train(plain, digits(), Training(batch_size=16, epochs=2))
+    train(whole, digits(), Training(batch_size=16, epochs=2, augment=True))
+    assert not same(plain, whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int, epochs: int, line: Epoch) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(small(), digits(), Training(batch_size=16, epochs=2, augment=True), run_dir=tmp_path, progress=stop)
+    train(resumed, digits(), Training(batch_size=16, epochs=2, augment=True), run_dir=tmp_path)
+    assert same(whole, resumed)
+
+
+# Autoencoders --------------------------------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_learns_to_give_the_images_back(tmp_path: Path) -> None:
+    net = build("noiseopt.models:autoencoder", seed=0, hidden=(24, 8), image_size=8, dropout=0.1)
+    training = Training(epochs=20, batch_size=16, lr=1e-2, task="reconstruct")
+    history = train(net, digits(), training, run_dir=tmp_path)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert last.validation_loss < first.validation_loss
+    assert 0 <= first.validation_accuracy < last.validation_accuracy <= 1
+    data = digits().validation
+    images, _, _ = data.batch(torch.arange(len(data)))
+    net.eval()
+    with torch.no_grad():
+        out = net(images)
+    assert last.validation_accuracy == pytest.approx(1 - (out - images).abs().mean().item(), abs=1e-6)
+    expected = F.binary_cross_entropy(out, images, reduction="sum").item() / len(images)
+    assert last.validation_loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "rule"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), r"must give images of \[1, 8, 8\]; got \[1, 4\]"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Hardtanh(-9.0, -1.0)), r"must give pixels in \[0, 1\]; got -"),
+    ],
+)
+def test_what_is_no_autoencoder_is_refused(net: nn.Module, rule: str) -> None:
+    with pytest.raises(UserError, match=rule):
+        train(net, digits(), Training(epochs=1, task="reconstruct"))

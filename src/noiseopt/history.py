@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from noiseopt import checkpoint
 from noiseopt.errors import UserError
 
+_Inverse = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 _Decay = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=1)]]
 
 
@@ -30,13 +31,18 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(30, ge=1, description="passes over the training images")
+    steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever `epochs` says")
     batch_size: int = Field(128, ge=1, description="images in a step, over all processes; the last has the rest")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="of the weights; σ always has SigmaAdam (Eq. 7)")
     lr: float = Field(1e-3, gt=0, description="learning rate of the weights")
     weight_decay: float = Field(1e-4, ge=0, description="L2 on the weights, as torch.optim.Adam's; never on σ")
     momentum: float = Field(0.9, ge=0, lt=1, description='of "sgd"')
+    nesterov: bool | None = Field(None, description='of "sgd": Nesterov\'s momentum?')
     lr_decay: _Decay | None = Field(None, description="(factor, every how many epochs), of the weights' lr")
+    lr_inv: _Inverse | None = Field(None, description="(γ, power): the lr of step t is lr (1 + γ t)^-power, as Caffe's")
     sigma_lr: float = Field(1e-3, gt=0, description="learning rate of σ")
+    task: Literal["classify", "reconstruct"] | None = Field(None, description="None: to classify")
+    augment: bool | None = Field(None, description="random crops (padding 4) and flips of the training images?")
 
     def __init__(self, **settings: Any) -> None:
         try:
@@ -47,6 +53,16 @@ class Training(BaseModel):
             fix = f"the settings are {', '.join(type(self).model_fields)}"
             raise UserError(f"training.{name}: {first['msg']}", got=first["input"], fix=fix) from None
 
+    def epochs_on(self, images: int) -> int:
+        """Passes over so many images, the last perhaps not a whole one."""
+        return self.epochs if self.steps is None else -(-self.steps // -(-images // self.batch_size))
+
+    def lr_at(self, epoch: int, step: int) -> float:
+        """The weights' learning rate in an epoch and at a step, both counted from 0."""
+        factor, every = self.lr_decay or (1.0, 1)
+        gamma, power = self.lr_inv or (0.0, 0.0)
+        return float(self.lr * factor ** (epoch // every) * (1 + gamma * step) ** -power)
+
 
 class Epoch(BaseModel):
     """One epoch's point on the curves, and one line of `curves.jsonl`."""
@@ -54,9 +70,9 @@ class Epoch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epoch: int = Field(ge=1, description="counted from 1")
-    train_loss: float = Field(description="mean cross-entropy over the epoch's steps, as trained on")
-    validation_loss: float = Field(description="mean cross-entropy of the validation images, after the epoch")
-    validation_accuracy: float
+    train_loss: float = Field(description="mean loss over the epoch's steps, as trained on")
+    validation_loss: float = Field(description="mean loss of the validation images, after the epoch")
+    validation_accuracy: float = Field(description="of a reconstruction: 1 - mean absolute error")
     validation_noise: bool = Field(description="was the noise on for validation (and for test_accuracy)?")
     test_accuracy: float | None = Field(None, description="only where the test curve was asked for")
     sigma: dict[str, dict[str, float]] = Field(description="layer → mean, min, max, rms of σ")

@@ -17,17 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from noiseopt.concepts import Perturbation
 from noiseopt.data import Dataset, Split
+from noiseopt.data.augment import augment
 from noiseopt.errors import UserError
 from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
 from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream
+from noiseopt.noise.modes import evaluating
 from noiseopt.streams import MASK32
+from noiseopt.tasks import Task, task_of
 from noiseopt.threads import threads_that_fit, using_threads
 
 __all__ = ["Epoch", "History", "Training", "train"]
@@ -87,9 +89,9 @@ def train(
     engine, place = _engine(device, tracker, run_dir)
     rank, processes = engine.process_index, engine.num_processes
     objective = objective or SigmaObjective()
-    identity = {f"training.{name}": value for name, value in training.model_dump().items()}
+    identity = {f"training.{name}": value for name, value in training.model_dump(exclude_none=True).items()}
     identity |= {f"about.{name}": value for name, value in (about or {}).items()}
-    identity |= {"seed": seed, "precision": precision, "objective": objective.name}
+    identity |= {"seed": seed, "precision": precision, "objective": _described(objective)}
     identity |= {"perturbation": _described(perturbation), "noise_validation": noise_validation}
     identity |= {"data.train": data.train.hash, "data.validation": data.validation.hash}
     identity |= {"test_curve": data.test.hash if test_curve else None}
@@ -100,20 +102,21 @@ def train(
         broadcast(tensor.data)
     train_set, validation_set = data.train.to(place), data.validation.to(place)
     test_set = data.test.to(place) if test_curve else None
-    _check_fits(model, train_set)
+    task = task_of(training.task)
+    _check_fits(model, train_set, task)
     weights, levels = ([p for p in part if p.requires_grad] for part in split_parameters(model))
-    optimizers = _optimizers(weights, levels, training)
+    optimizers = _optimizers(weights, levels, training, folds=objective.folds)
     start = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
     curves, before = run.resume(model, optimizers)
     history = _history(model, curves, start if before is None else before)
     run.publish(history)
 
-    steps = -(-len(train_set) // training.batch_size)
+    steps, epochs = -(-len(train_set) // training.batch_size), training.epochs_on(len(train_set))
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
     was_training = model.training
     with noise(model.eval(), on=False):
         threads = threads_that_fit(model, train_set.batch(torch.arange(1))[0], batch_size=training.batch_size)
-    for epoch in range(len(curves), training.epochs):
+    for epoch in range(len(curves), epochs):
         started = time.perf_counter()
         # Dropout and its like draw from torch's global generators; the caller's are given back after the
         # epoch.
@@ -121,34 +124,42 @@ def train(
             torch.manual_seed(_derived(seed, "torch", epoch, rank))
             shuffle = torch.Generator().manual_seed(_derived(seed, "shuffle", epoch))
             order = torch.randperm(len(train_set), generator=shuffle).to(place)
-            losses = torch.zeros(steps, device=place)
-            if weights:
-                factor, every = training.lr_decay or (1.0, 1)
-                optimizers["weights"].param_groups[0]["lr"] = training.lr * factor ** (epoch // every)
+            last = steps if training.steps is None else training.steps - epoch * steps
+            batches = order.split(training.batch_size)[:last]
+            losses = torch.zeros(len(batches), device=place)
             model.train()
-            for i, batch in enumerate(order.split(training.batch_size)):
+            for i, batch in enumerate(batches):
+                if weights:
+                    optimizers["weights"].param_groups[0]["lr"] = training.lr_at(epoch, epoch * steps + i)
                 # A process has every k-th image of the batch. One left without any works on a stand-in that
                 # counts 0.
                 mine = batch[rank::processes]
                 share = len(mine) / len(batch)
                 images, labels, ids = train_set.batch(mine if share else batch[:1])
+                if training.augment:
+                    images = augment(images, samples=ids, seed=seed, epoch=epoch)
+                starts = (ids + epoch * 0x9E3779B1) & MASK32  # an attack starts elsewhere in every epoch
                 with autocast:
                     if perturbation is not None:
-                        images = _perturbed(perturbation, model, images, labels, ids, epoch)
+                        with evaluating(model):
+                            images = perturbation(model, images, labels, samples=starts).detach()
                     with stream(model, seed=seed, samples=ids, step=epoch * steps + i):
-                        loss = F.cross_entropy(model(images).float(), labels)
-                        target = objective.loss(model, images, labels, loss) if levels else loss
-                for optimizer in optimizers.values():
-                    optimizer.zero_grad()
+                        loss = task.loss(model(images).float(), images, labels)
+                        target = loss
+                        if levels:
+                            target = objective.loss(model, images, labels, loss, samples=starts)
+                for parameter in (*weights, *levels):
+                    parameter.grad = None
                 if target is loss:  # σ's gradient is a by-product of the weights' (Theorem 1)
-                    engine.backward(loss)
+                    loss.backward()
                 else:
                     gradients = torch.autograd.grad(target, levels, retain_graph=True, materialize_grads=True)
-                    engine.backward(loss)
+                    loss.backward()
                     for level, gradient in zip(levels, gradients, strict=True):
                         level.grad = gradient
                 if processes > 1:
                     _sum_gradients(engine, [*weights, *levels], share)
+                objective.after_backward(levels)
                 for optimizer in optimizers.values():
                     optimizer.step()
                 if levels:
@@ -160,13 +171,15 @@ def train(
                 broadcast(buffer)
             with noise(model, on=noise_validation), autocast:
                 key = _derived(seed, "validation")
-                validation_loss, validation_accuracy = _measure(engine, model, validation_set, seed=key, step=epoch)
-                test = None if test_set is None else _measure(engine, model, test_set, seed=key, step=epoch)
+                validation_loss, validation_accuracy = _measure(
+                    engine, model, validation_set, task, seed=key, step=epoch
+                )
+                test = None if test_set is None else _measure(engine, model, test_set, task, seed=key, step=epoch)
         _check_finite(losses, validation_loss, epoch, training)
-        sizes = torch.tensor([len(b) for b in order.split(training.batch_size)])
+        sizes = torch.tensor([len(batch) for batch in batches])
         line = Epoch(
             epoch=epoch + 1,
-            train_loss=float((losses * sizes).sum() / len(order)),
+            train_loss=float((losses * sizes).sum() / sizes.sum()),
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             validation_noise=noise_validation,
@@ -178,7 +191,7 @@ def train(
         run.keep(model, optimizers, history)
         engine.log(_scalars(line), step=line.epoch)
         if progress is not None and engine.is_main_process:
-            progress(line.epoch, training.epochs, line)
+            progress(line.epoch, epochs, line)
     engine.wait_for_everyone()
     for open_tracker in engine.trackers:
         open_tracker.finish()
@@ -211,23 +224,25 @@ def _engine(
 
 
 def _optimizers(
-    weights: list[nn.Parameter], levels: list[nn.Parameter], training: Training
+    weights: list[nn.Parameter], levels: list[nn.Parameter], training: Training, *, folds: bool
 ) -> dict[str, torch.optim.Optimizer]:
     optimizers: dict[str, torch.optim.Optimizer] = {}
     lr, decay = training.lr, training.weight_decay
     if weights and training.optimizer == "adam":
         optimizers["weights"] = torch.optim.Adam(weights, lr=lr, weight_decay=decay, fused=True)
     elif weights:
-        momentum = training.momentum
-        optimizers["weights"] = torch.optim.SGD(weights, lr=lr, weight_decay=decay, momentum=momentum, fused=True)
+        momentum, nesterov = training.momentum, bool(training.nesterov)
+        optimizers["weights"] = torch.optim.SGD(
+            weights, lr=lr, weight_decay=decay, momentum=momentum, nesterov=nesterov, fused=True
+        )
     if levels:
-        optimizers["sigma"] = SigmaAdam(levels, lr=training.sigma_lr)
+        optimizers["sigma"] = SigmaAdam(levels, lr=training.sigma_lr, fold=folds)
     if not optimizers:
         raise UserError("the model has nothing to train", fix="leave requires_grad on for some parameters")
     return optimizers
 
 
-def _check_fits(model: nn.Module, data: Dataset) -> None:
+def _check_fits(model: nn.Module, data: Dataset, task: Task) -> None:
     """One image through the model, before hours are spent on many."""
     if len(data) == 0:
         raise UserError("training needs at least one image", got="none", fix="check the data set or its split")
@@ -235,27 +250,13 @@ def _check_fits(model: nn.Module, data: Dataset) -> None:
     was_training = model.training
     try:
         with torch.no_grad(), noise(model, on=False):
-            logits = model.eval()(images)
+            outputs = model.eval()(images)
     except RuntimeError as error:
         fix = "build the model for this data set (in_channels, image_size, classes)"
         raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
     finally:
         model.train(was_training)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < len(data.classes):
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits)
-        rule = f"a model for {data.name} must give [N, {len(data.classes)}] logits"
-        raise UserError(rule, got=got, fix="build the model with this number of classes")
-
-
-def _perturbed(
-    perturbation: Perturbation, model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor, epoch: int
-) -> Tensor:
-    """Adversarial training: the attack sees the model in eval mode, and starts elsewhere in every epoch."""
-    samples = (ids + epoch * 0x9E3779B1) & MASK32
-    model.eval()
-    changed = perturbation(model, images, labels, samples=samples).detach()
-    model.train()
-    return changed
+    task.check(outputs, data)
 
 
 def _sum_gradients(engine: Accelerator, parameters: Sequence[nn.Parameter], share: float) -> None:
@@ -267,17 +268,19 @@ def _sum_gradients(engine: Accelerator, parameters: Sequence[nn.Parameter], shar
 
 
 @torch.no_grad()
-def _measure(engine: Accelerator, model: nn.Module, data: Dataset, *, seed: int, step: int) -> tuple[float, float]:
-    """(mean cross-entropy, accuracy), the noise as it is switched; leaves the model in eval mode."""
+def _measure(
+    engine: Accelerator, model: nn.Module, data: Dataset, task: Task, *, seed: int, step: int
+) -> tuple[float, float]:
+    """(mean loss, mean score), the noise as it is switched; leaves the model in eval mode."""
     model.eval()
     totals = torch.zeros(2, device=data.images.device)
     batches = torch.arange(len(data), device=data.images.device).split(_MEASURED_AT_ONCE)
     for index in batches[engine.process_index :: engine.num_processes]:
         images, labels, ids = data.batch(index)
         with stream(model, seed=seed, samples=ids, step=step):
-            logits = model(images).float()
-        totals[0] += F.cross_entropy(logits, labels, reduction="sum")
-        totals[1] += (logits.argmax(1) == labels).sum()
+            outputs = model(images).float()
+        totals[0] += task.loss(outputs, images, labels) * len(images)
+        totals[1] += task.score(outputs, images, labels).sum()
     loss, accuracy = (engine.reduce(totals, "sum") / len(data)).tolist()
     return loss, accuracy
 
@@ -306,7 +309,7 @@ def _scalars(line: Epoch) -> dict[str, float]:
 
 
 def _described(value: object) -> Any:
-    """A perturbation as plain values: its name and settings, to be compared when a run goes on."""
+    """A perturbation or an objective as plain values: its name and settings, to be compared when a run goes on."""
     if value is None or isinstance(value, int | float | str):
         return value
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
