@@ -32,9 +32,19 @@ def test_layers_keep_the_order_of_the_model(tmp_path: Path, make_run: Callable[.
     assert list(run.sigmas[0].layers) == ["features.conv1", "features.conv2", "fc1", "fc2"]
 
 
-def test_folders_are_matched_to_labels_that_no_file_name_can_hold(run_dir: Path) -> None:
-    (run_dir / "models" / "MLP+ (ReLU)-s0").rename(run_dir / "models" / "mlp-plus-relu-s0")
-    assert "MLP+ (ReLU)" in {curve.row for curve in collect(run_dir).curves}
+def test_models_are_where_run_json_says(run_dir: Path) -> None:
+    (run_dir / "models" / "MLP+ (ReLU)-s0").rename(run_dir.parent / "1f2e")
+    about = json.loads((run_dir / "run.json").read_text())
+    listed = [
+        {"label": "MLP+ (ReLU)", "seed": 7, "folder": "../1f2e"},
+        {"label": "MLPN (ReLU)", "seed": 0, "folder": "../gone"},
+        {"label": "MLP (ReLU)", "seed": 0, "folder": "models/MLP (ReLU)-s0"},
+    ]
+    (run_dir / "run.json").write_text(json.dumps({**about, "models": listed}))
+    run = collect(run_dir)
+    assert [(curve.row, curve.seed) for curve in run.curves] == [("MLP (ReLU)", 0), ("MLP+ (ReLU)", 7)]
+    assert [(sigma.row, sigma.seed) for sigma in run.sigmas] == [("MLP+ (ReLU)", 7)]
+    assert run.notes == []
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", '{"seed": 0', "\xff"])

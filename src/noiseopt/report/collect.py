@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
 from noiseopt.report.layout import Layout, layout_of, mapping
+from noiseopt.report.models import Place, model_folders
 
 SURROGATE = "surrogate"
 CURVES = ("train_loss", "validation_loss", "validation_accuracy")
@@ -85,7 +85,7 @@ def collect(run_dir: str | Path) -> Run:
     notes += [f"Failed: {title}: {error}" for title, error in mapping(about.get("failures")).items()]
     records = _records(folder / "records.jsonl", notes)
     layout = layout_of(about.get("recipe"), records, notes)
-    curves, sigmas = _models(folder / "models", layout.rows, notes)
+    curves, sigmas = _models(model_folders(folder, about), layout.rows, notes)
     return Run(folder, about, layout, records, curves, sigmas, _gallery(folder, notes), notes)
 
 
@@ -154,13 +154,12 @@ def _epoch(line: dict[str, Any], number: int) -> int:
     return epoch if isinstance(epoch, int) else number
 
 
-def _models(folder: Path, rows: tuple[str, ...], notes: list[str]) -> tuple[tuple[Curve, ...], tuple[Sigma, ...]]:
+def _models(
+    places: list[Place], rows: tuple[str, ...], notes: list[str]
+) -> tuple[tuple[Curve, ...], tuple[Sigma, ...]]:
     curves, sigmas = [], []
-    for model in sorted(folder.iterdir()) if folder.is_dir() else []:
-        named = re.fullmatch(r"(.+)-s(\d+)", model.name)
-        if named is None or not model.is_dir():
-            continue
-        row, seed = _row(named[1], rows), int(named[2])
+    for place in places:
+        row, seed, model = place.label, place.seed, place.path
         if row == SURROGATE and row not in rows:
             # The network that black-box attacks are crafted on is no row of the table.
             continue
@@ -179,22 +178,10 @@ def _models(folder: Path, rows: tuple[str, ...], notes: list[str]) -> tuple[tupl
             if layers:
                 sigmas.append(Sigma(row, seed, layers))
 
-    def place(model: Curve | Sigma) -> tuple[int, str, int]:
+    def order_of(model: Curve | Sigma) -> tuple[int, str, int]:
         return (rows.index(model.row) if model.row in rows else len(rows), model.row, model.seed)
 
-    return tuple(sorted(curves, key=place)), tuple(sorted(sigmas, key=place))
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("+", " plus ")).strip("-")
-
-
-def _row(name: str, rows: tuple[str, ...]) -> str:
-    """The row a model's folder belongs to: a file name cannot hold every label."""
-    if name in rows:
-        return name
-    alike = [row for row in rows if _slug(row) == _slug(name)]
-    return alike[0] if len(alike) == 1 else name
+    return tuple(sorted(curves, key=order_of)), tuple(sorted(sigmas, key=order_of))
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,265 @@
+"""Records as tables that other programs take: CSV, Markdown, LaTeX, JSON and plain text.
+
+A pivot has a line for each row, protocol and state of the noise, and a column for each column of the paper's tables;
+its numbers are means over training seeds with 95 % t-intervals. What cannot be computed is blank.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from noiseopt.report.layout import COLUMNS, Column
+from noiseopt.report.selection import FIELDS, value_of
+from noiseopt.report.sources import Source, numbers, severities_of
+from noiseopt.report.statistics import Estimate, estimate
+from noiseopt.report.table import PROTOCOLS
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a pivot; `cells`: column key → training seed → number."""
+
+    run: str
+    model: str
+    protocol: str
+    noise: bool
+    cells: dict[str, dict[int, float]]
+
+    def estimate(self, column: str) -> Estimate:
+        return estimate(self.cells.get(column, {}).values())
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """Lines by run, row, protocol (the paper's first) and noise (on first)."""
+
+    lines: tuple[Line, ...]
+    columns: tuple[Column, ...]
+
+
+def pivot(sources: Sequence[Source], *, whole_columns: bool = True) -> Pivot:
+    """The Records of these runs; runs are never mixed, not even where their rows have one name.
+
+    `whole_columns`: a corruption counts only with all severities that its recipe asks for. Say False where Records
+    were chosen by severity.
+    """
+    lines: list[Line] = []
+    columns: dict[str, Column] = {}
+    for source in sources:
+        columns |= {column.key: column for column in source.layout.columns}
+        found = numbers(source.records, severities=severities_of(source.about) if whole_columns else None)
+        cells: dict[tuple[str, str, bool], dict[str, dict[int, float]]] = {}
+        for cell, by_seed in found.items():
+            cells.setdefault((cell.model, cell.protocol, cell.noise), {})[cell.column] = by_seed
+        for key in sorted(cells, key=lambda key: (_place(key[0], source.layout.rows), _protocol(key[1]), not key[2])):
+            lines.append(Line(source.name, *key, cells[key]))
+    order = [key for key in COLUMNS if key in columns] + [key for key in columns if key not in COLUMNS]
+    used = {key for line in lines for key in line.cells}
+    kept = [columns[key] for key in order if key in used]
+    groups = list(dict.fromkeys(column.group for column in kept))
+    return Pivot(tuple(lines), tuple(sorted(kept, key=lambda column: groups.index(column.group))))
+
+
+def _place(row: str, rows: Sequence[str]) -> tuple[int, str]:
+    return (rows.index(row) if row in rows else len(rows), row)
+
+
+def _protocol(name: str) -> tuple[int, str]:
+    return (PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS), name)
+
+
+def shown(number: Estimate, *, plus_minus: str = " ±", digits: int = 3) -> str:
+    """`0.957 ±0.004`; without the interval where there is one seed; "" where there is no number."""
+    if not number.known:
+        return ""
+    interval = f"{plus_minus}{number.half:.{digits}f}" if number.has_interval else ""
+    return f"{number.mean:.{digits}f}{interval}"
+
+
+def _state(noise: bool) -> str:
+    return "on" if noise else "off"
+
+
+def _head(table: Pivot) -> list[tuple[str, Callable[[Line], str]]]:
+    """The columns that say which line it is: heading, and what stands there. The run only where there are several."""
+    head: list[tuple[str, Callable[[Line], str]]] = [
+        ("model", lambda line: line.model),
+        ("protocol", lambda line: line.protocol),
+        ("noise", lambda line: _state(line.noise)),
+    ]
+    several = len({line.run for line in table.lines}) > 1
+    return [("run", lambda line: line.run), *head] if several else head
+
+
+def as_csv(table: Pivot) -> str:
+    """Three fields for each column: its mean, half the width of the interval, and the number of seeds."""
+    keys = [column.key for column in table.columns]
+    header = ["run", "model", "protocol", "noise"]
+    header += [name for key in keys for name in (key, f"{key}_half_width", f"{key}_seeds")]
+    rows = [
+        [line.run, line.model, line.protocol, _state(line.noise)]
+        + [text for key in keys for text in _fields(line.estimate(key))]
+        for line in table.lines
+    ]
+    return _csv([header, *rows])
+
+
+def _fields(number: Estimate) -> tuple[str, str, str]:
+    if not number.known:
+        return "", "", ""
+    return f"{number.mean:.6f}", f"{number.half:.6f}" if number.has_interval else "", str(number.seeds)
+
+
+def long_csv(sources: Sequence[Source]) -> str:
+    """One line a Record with all its fields; `parameters` as JSON."""
+    rows = [[_field(value_of(s, r, name)) for name in FIELDS] for s in sources for r in s.records]
+    return _csv([list(FIELDS), *rows])
+
+
+def _field(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, bool):
+        return _state(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value)
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def as_json(table: Pivot) -> str:
+    """A list of cells, each with the number of every seed."""
+    cells: list[dict[str, Any]] = []
+    for line in table.lines:
+        for key, by_seed in line.cells.items():
+            number = line.estimate(key)
+            known = {"mean": number.mean, "low": number.low, "high": number.high}
+            cells.append(
+                {"run": line.run, "model": line.model, "protocol": line.protocol, "noise": line.noise, "column": key}
+                | {name: None if math.isnan(value) else value for name, value in known.items()}
+                | {"seeds": {str(seed): value for seed, value in by_seed.items()}}
+            )
+    return json.dumps(cells, indent=1, ensure_ascii=False) + "\n"
+
+
+def long_json(sources: Sequence[Source]) -> str:
+    """A list of Records with all their fields, and the run that each is from."""
+    records = [{"run": s.name, **r.model_dump(mode="json")} for s in sources for r in s.records]
+    return json.dumps(_finite(records), indent=1, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_markdown(table: Pivot) -> str:
+    """A pipe table, and what its numbers are."""
+    head = _head(table)
+    header = [name for name, _ in head] + [title_of(column, table.columns) for column in table.columns]
+    rows = [[text(line) for _, text in head] + [shown(line.estimate(c.key)) for c in table.columns]
+            for line in table.lines]  # fmt: skip
+    return markdown_table(header, rows, left=len(head)) + f"\n{_foot(table)}\n"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """A pipe table; the first `left` columns are flush left, the others flush right."""
+    rule = ["---" if place < left else "---:" for place in range(len(header))]
+    return "".join(f"| {' | '.join(map(_in_a_cell, row))} |\n" for row in (header, rule, *rows))
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def title_of(column: Column, columns: Sequence[Column]) -> str:
+    """A column's title, with its group where another column has the same title."""
+    twins = [other for other in columns if other.title == column.title]
+    return f"{column.title} ({column.group.lower()})" if len(twins) > 1 and column.group else column.title
+
+
+def as_latex(table: Pivot) -> str:
+    """A `tabular` for the package booktabs, the groups of columns above their titles."""
+    head = _head(table)
+    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{'l' * len(head)}{'c' * len(table.columns)}}}"]
+    lines.append("\\toprule")
+    groups, rules, place = [""] * len(head), [], len(head) + 1
+    for name, members in groupby(table.columns, key=lambda column: column.group):
+        width = len(list(members))
+        groups.append(f"\\multicolumn{{{width}}}{{c}}{{{latex_escape(name)}}}")
+        rules += [f"\\cmidrule(lr){{{place}-{place + width - 1}}}"] if name else []
+        place += width
+    if rules:
+        lines += [" & ".join(groups) + r" \\", " ".join(rules)]
+    titles = [name.capitalize() for name, _ in head] + [column.title for column in table.columns]
+    lines += [" & ".join(map(latex_escape, titles)) + r" \\", "\\midrule"]
+    for line in table.lines:
+        cells = [shown(line.estimate(column.key), plus_minus=r" \pm ") for column in table.columns]
+        texts = [latex_escape(text(line)) for _, text in head] + [f"${cell}$" if cell else "" for cell in cells]
+        lines.append(" & ".join(texts) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {_foot(table)}", ""])
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    """Text that LaTeX sets as it stands.
+
+    >>> latex_escape("L_2 & 5 %")
+    'L\\\\_2 \\\\& 5 \\\\%'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def as_text(table: Pivot, *, width: int) -> str:
+    """Plain text for a terminal; where it is too wide, the columns follow each other in blocks."""
+    head = _head(table)
+    left = [[name, *(text(line) for line in table.lines)] for name, text in head]
+    data = [[title_of(c, table.columns), *(shown(line.estimate(c.key)) for line in table.lines)] for c in table.columns]
+    taken = sum(_widest(column) + 2 for column in left)
+    blocks: list[list[list[str]]] = [[]]
+    for column in data:
+        if blocks[-1] and taken + sum(_widest(c) + 2 for c in [*blocks[-1], column]) > width + 2:
+            blocks.append([])
+        blocks[-1].append(column)
+    return "\n".join(_block(left, block) for block in blocks) + f"\n{_foot(table)}\n"
+
+
+def _block(left: list[list[str]], data: list[list[str]]) -> str:
+    padded = [[text.ljust(_widest(column)) for text in column] for column in left]
+    padded += [[text.rjust(_widest(column)) for text in column] for column in data]
+    return "".join("  ".join(row).rstrip() + "\n" for row in zip(*padded, strict=True))
+
+
+def _widest(column: Sequence[str]) -> int:
+    return max(map(len, column))
+
+
+def _foot(table: Pivot) -> str:
+    counts = sorted({len(by_seed) for line in table.lines for by_seed in line.cells.values()})
+    if not counts:
+        return "No column has been measured whole."
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if counts[-1] == 1:
+        return "Accuracy from one training seed: there is no interval over seeds."
+    alone = " A number without one is from a single seed." if counts[0] == 1 else ""
+    return f"Accuracy, mean over {seeds} training seeds, ± half of its 95% t-interval over seeds.{alone}"

@@ -1,0 +1,109 @@
+"""How the numbers of a replication were measured, as Markdown: protocols, seeds, counts, settings, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from noiseopt.concepts import Record
+from noiseopt.report.export import markdown_table
+from noiseopt.report.layout import mapping
+from noiseopt.report.models import row_labels
+from noiseopt.report.sources import Numbers, Source, seeds_of
+from noiseopt.report.table import PROTOCOLS
+from noiseopt.report.views import settings
+
+INTERVALS = """\
+A number is a mean over training seeds, ± half of its 95 % t-interval over seeds: how far it would move if the same
+recipe were trained again. The test images are the same for every seed, so the interval does not hold their choice. A
+corruption's number is the mean over its five severities. What could not be computed is blank. The paper states
+neither intervals, nor seeds, nor whether the noise was on; its published code has it on for MNIST.
+"""
+
+
+def section(sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> Iterator[str]:
+    """Everything but the numbers."""
+    yield "".join(f"- {line}\n" for line in [*_data(sources), *_protocols(sources), *_seeds(sources, measured)])
+    yield INTERVALS
+    table = _settings(sources)
+    if table:
+        yield "The perturbations, with the settings that the Records state:\n"
+        yield table
+    commands = {name: source.about.get("command") for name, source in sources.items()}
+    if any(commands.values()):
+        yield "Trained and measured by:\n"
+        listed = "\n".join(str(command) for command in dict.fromkeys(filter(None, commands.values())))
+        yield f"```\n{listed}\n```\n"
+    troubles = [f"- {name}: {note}\n" for name, source in sources.items() for note in _amiss(source)]
+    if troubles:
+        yield "Unfinished or amiss:\n"
+        yield "".join(troubles)
+
+
+def _amiss(source: Source) -> list[str]:
+    if not mapping(source.about.get("recipe")).get("columns"):  # a recipe of curves alone has no Records to miss
+        return [note for note in source.notes if not note.startswith("records.jsonl is missing")]
+    return list(source.notes)
+
+
+def _data(sources: Mapping[str, Source]) -> Iterator[str]:
+    images: dict[str, None] = {}
+    made: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        data = mapping(source.about.get("data"))
+        counts = [f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int)]
+        if data.get("name"):
+            hashed = f"; SHA-256 `{data['hash']}`" if data.get("hash") else ""
+            images[f"{data['name']}: {', '.join(counts)}{hashed}"] = None
+        versions = [f"{what} {version}" for what, version in mapping(source.about.get("versions")).items()]
+        where = source.about.get("device")
+        made.setdefault(", ".join(versions) + (f"; on {where}" if where else ""), []).append(f"`{name}`")
+    yield from (f"Images: {text}." for text in images)
+    yield from (f"{', '.join(names)}: {text}." for text, names in made.items() if text)
+
+
+def _protocols(sources: Mapping[str, Source]) -> Iterator[str]:
+    records = [record for source in sources.values() for record in source.records]
+    says = {
+        "paper": "as published: no average over the noise in attacks (EOT), PGD without a random start, the published "
+        "L-BFGS",
+        "strict": "attacks average their gradients over the noise (EOT), PGD starts at random, the box-constrained "
+        "L-BFGS of Szegedy et al.",
+    }
+    for protocol in PROTOCOLS:
+        chosen = [record for record in records if record.protocol == protocol]
+        if not chosen:
+            yield f"Protocol {protocol}: not measured yet."
+            continue
+        draws = sorted({record.draws for record in chosen if record.noise})
+        noisy = f"; with noise on, a prediction averages {_listed(draws)} draw{'s' * (draws != [1])}" if draws else ""
+        images = _listed(sorted({record.count for record in chosen}))
+        yield f"Protocol {protocol}: {says[protocol]}; {images} test images{noisy}."
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
+
+
+def _seeds(sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> Iterator[str]:
+    for name, source in sources.items():
+        wanted = seeds_of(source)
+        rows = row_labels(source.about) or list(source.layout.rows)
+        if not rows or not mapping(source.about.get("recipe")).get("columns", source.records):
+            continue
+        seeds = {row: {s for cell, by in measured[name].items() if cell.model == row for s in by} for row in rows}
+        behind = [f"{row}: {len(found)}" for row, found in seeds.items() if len(found) < len(wanted)]
+        text = f"`{name}`: {len(rows)} models, each trained from {len(wanted)} seed{'s' * (len(wanted) != 1)} "
+        text += f"({', '.join(map(str, wanted))}); {len(source.records):,} Records"
+        yield f"{text}. Seeds measured so far: {'; '.join(behind)}." if behind else f"{text}."
+
+
+def _settings(sources: Mapping[str, Source]) -> str:
+    found: dict[tuple[str, str, str], None] = {}
+    for name in ("table3", "table4"):
+        if name in sources:
+            kept: list[Record] = [record for record in sources[name].records if record.perturbation != "clean"]
+            for line in settings(kept, sources[name].layout):
+                found[line["name"], line["protocol"], line["text"]] = None
+    return (
+        markdown_table(["Perturbation", "Protocol", "Settings"], [list(key) for key in found], left=3) if found else ""
+    )
