@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from noiseopt import cli
-from noiseopt.experiments import run as running
+from noiseopt.experiments import work
 from noiseopt.experiments.store import Store
 from tests.experiments.conftest import TINY, write_images
 
@@ -46,12 +46,29 @@ def invoke(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return call
 
 
+def model_folder(run: Path, label: str, *, seed: int = 0) -> Path:
+    """Where the model is, as run.json says."""
+    listed = {(m["label"], m["seed"]): m["folder"] for m in json.loads((run / "run.json").read_text())["models"]}
+    return (run / listed[label, seed]).resolve()
+
+
 def last_line(err: str) -> str:
     return err.rstrip("\n").rpartition("\n")[2]
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("demo",), ("train",), ("evaluate",), ("report",), ("data",), ("data", "info"), ("data", "fetch")]
+    "command",
+    [
+        (),
+        ("demo",),
+        ("train",),
+        ("evaluate",),
+        ("reproduce",),
+        ("report",),
+        ("data",),
+        ("data", "info"),
+        ("data", "fetch"),
+    ],
 )
 def test_help_fits_80_columns_and_teaches_by_example(invoke: Invoke, command: tuple[str, ...]) -> None:
     status, out, err = invoke(*command, "--help")
@@ -94,7 +111,7 @@ def test_a_recipe_is_trained_measured_and_shown(invoke: Invoke, here: Path) -> N
     assert "Next: noiseopt evaluate tiny.yaml --device cpu" in out
     status, out, err = invoke("evaluate", "tiny.yaml", "--device", "cpu")
     assert status == 0, err
-    assert "measured white box PGD: 5 numbers" in err
+    assert "measured white box PGD (paper): 5 numbers" in err
     assert "MLPN" in out
     assert "Next: noiseopt report runs/tiny" in out
     again = invoke("evaluate", "runs/tiny", "--device", "cpu")  # a run holds its recipe
@@ -113,7 +130,7 @@ def test_a_recipe_is_trained_measured_and_shown(invoke: Invoke, here: Path) -> N
 
 def test_a_seed_has_its_own_folder(invoke: Invoke, here: Path) -> None:
     assert invoke("train", "tiny.yaml", "--seed", "3", "--runs-dir", "out", "--device", "cpu")[0] == 0
-    assert (here / "out/tiny-seed3/models/mlpn-s3/checkpoint.safetensors").exists()
+    assert (model_folder(here / "out/tiny-seed3", "MLPN", seed=3) / "checkpoint.safetensors").exists()
     assert not (here / "out/tiny").exists()
 
 
@@ -137,6 +154,21 @@ def test_the_demo_is_the_bundled_recipe_and_a_report(
     status, _, err = invoke("demo", "--device", "cpu", "--fresh")
     assert "already there" not in err
     assert (here / "runs/demo/records.jsonl").read_bytes() == first
+
+
+def test_whole_tables_are_reproduced(invoke: Invoke, here: Path) -> None:
+    other = TINY.replace("name: tiny", "name: other").replace("seeds: [0]", "seeds: [0, 1]")
+    (here / "other.yaml").write_text(other, encoding="utf-8")
+    options = ("--device", "cpu", "--executor", "inprocess")
+    status, out, err = invoke("reproduce", "tiny.yaml", "other.yaml", "--only-training", "--seeds", "0", *options)
+    assert status == 0, err
+    assert out == "Trained: runs/tiny\nTrained: runs/other\n"
+    assert "already there: 4 of 4 models" in err  # the other recipe's, trained for the first
+    status, out, err = invoke("reproduce", "tiny.yaml", "other.yaml", *options)
+    assert status == 0, err
+    assert out.count("MLPN") >= 2
+    assert out.endswith("Report: runs/other/report.html\n")
+    assert len(Store(here / "runs/other/records.jsonl")) == 2 * len(Store(here / "runs/tiny/records.jsonl")) == 50
 
 
 def test_the_data_sets_are_shown(invoke: Invoke) -> None:
@@ -167,6 +199,12 @@ MISTAKES = [
     (("train", "tiny.yaml", "--runs-dir", "tiny.yaml"), "must be writable"),
     (("train", "tiny.yaml", "--runs-dir", "/proc/nowhere"), "must be writable"),
     (("evaluate", "tiny.yaml"), "must be trained before it is measured; got 0 of 1 epochs"),
+    (("train", "tiny.yaml", "--workers", "0"), "Invalid value for '--workers'"),
+    (("train", "tiny.yaml", "--executor", "inprocess", "--workers", "2"), "inprocess is one worker; got 2"),
+    (("train", "tiny.yaml", "--gpus-per-cell", "0.5"), "--gpus-per-cell is for a Ray cluster"),
+    (("reproduce", "tiny.yaml", "nowhere"), "there is no recipe file nowhere"),
+    (("reproduce", "tiny.yaml", "--seeds", "0,x"), "--seeds must be whole numbers with commas; got 0,x"),
+    (("reproduce", "tiny.yaml", "--seeds", "1"), "tiny has the seeds 0; got 1"),
     (("evaluate", "nowhere"), "there is no recipe file nowhere"),
     (("report", "nowhere"), "there is no run nowhere; fix: run `noiseopt demo` first"),
     (("report", "images"), "there is no run images"),
@@ -206,7 +244,7 @@ def test_a_bug_is_an_apology_and_a_traceback_only_on_demand(invoke: Invoke, monk
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr(running, "load", broken)
+    monkeypatch.setattr(work, "load", broken)
     status, _, err = invoke("train", "tiny.yaml")
     assert status == 1
     expected = "sorry, this is a bug of ours: ZeroDivisionError: division by zero; run with --debug for the traceback"
@@ -240,40 +278,76 @@ def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
-def wait_for_lines(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     for _ in range(6000):
-        if path.exists() and "\n" in path.read_text():
+        if found():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    raise AssertionError(f"{path} did not appear")
+    raise AssertionError("it did not come")
 
 
+def curves(here: Path) -> list[str]:
+    """The lines of the MLP's curves."""
+    try:
+        return (model_folder(here / "runs/tiny", "MLP") / "curves.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below `pid`, and theirs."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return {*children, *(below for child in children for below in descendants(child))}
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_command_goes_on(invoke: Invoke, here: Path, how: signal.Signals) -> None:
+def test_an_interrupted_command_goes_on(invoke: Invoke, here: Path, how: signal.Signals, workers: int) -> None:
     text = TINY.replace("options: {hidden: [8]}}", "options: {hidden: [8]}, training: {epochs: 80}}", 1)
     (here / "tiny.yaml").write_text(text, encoding="utf-8")
-    process = start(here, "train", "tiny.yaml", "--device", "cpu")
-    curves = here / "runs/tiny/models/mlp-s0/curves.jsonl"
-    wait_for_lines(curves, process)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    command = ("train", "tiny.yaml", "--device", "cpu", "--workers", str(workers))
+    process = start(here, *command)
+    wait_for(lambda: bool(curves(here)), process)
+    below = descendants(process.pid)
+    assert len(below) >= (workers if workers > 1 else 0)
+    if how is signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does: to the workers too
+    else:
+        process.send_signal(how)
+    _, err = process.communicate(timeout=60)  # also: until nobody holds its stderr any more
     assert "Traceback" not in err
     if how is signal.SIGINT:
         assert process.returncode == 130
         assert last_line(err) == "interrupted; the same command goes on"
     else:
         assert process.returncode == -signal.SIGKILL
+    for _ in range(1000):
+        if not any(map(lives, below)):
+            break
+        time.sleep(0.01)
+    assert not any(map(lives, below))
     (here / "runs/tiny/records.jsonl").write_text('{"metric": "accu')  # as a kill while writing leaves it
-    assert 1 <= len(curves.read_text().splitlines()) < 80
-    status, _, err = invoke("train", "tiny.yaml", "--device", "cpu")
+    assert 1 <= len(curves(here)) < 80
+    # One worker goes on with what two have begun, too.
+    status, _, err = invoke(
+        *(command if how is signal.SIGINT else command[:-1]), *([] if how is signal.SIGINT else "1")
+    )
     assert status == 0, err
-    assert "already there: 1 of 4 models" in err
+    assert workers == 2 or "already there: 1 of 4 models" in err
     assert "torn last line" in err
-    assert [json.loads(line)["epoch"] for line in curves.read_text().splitlines()] == list(range(1, 81))
+    assert [json.loads(line)["epoch"] for line in curves(here)] == list(range(1, 81))
     assert len(Store(here / "runs/tiny/records.jsonl")) == 0
 
 

@@ -27,7 +27,7 @@ columns:
   - key: contrast
     perturbations: [{corruption: contrast, severity: 3}, {corruption: contrast, severity: 5}]
   - {key: transfer, group: Black box, perturbations: [{transfer: {attack: fgsm, eps: 0.1}}]}
-evaluation: {draws: 3, noise: [on, off]}
+evaluation: {noise: [on, off], paper: {draws: 3}}
 seeds: [0]
 """
 

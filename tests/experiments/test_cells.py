@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from noiseopt.attacks import FGSM
 from noiseopt.data import Dataset, Split, split
 from noiseopt.errors import UserError
-from noiseopt.experiments.cells import Plan, build_network, plan
+from noiseopt.experiments.cells import Plan
+from noiseopt.experiments.planning import build_network, plan, training_arguments
 from noiseopt.experiments.recipe import Recipe
-from noiseopt.noise import sigmas
+from noiseopt.noise import OBJECTIVES, sigmas
 
 
 def dataset(seed: int = 0, *, size: int = 8) -> Dataset:
@@ -24,7 +26,7 @@ def parts(seed: int = 0) -> Split:
 
 def planned(recipe: Recipe, data: Split | None = None) -> Plan:
     data = data or parts()
-    return plan(recipe, data, data.test)
+    return plan(recipe, data, device=torch.device("cpu"))
 
 
 def test_every_cell_comes_after_those_it_needs(tiny: Recipe) -> None:
@@ -71,8 +73,10 @@ CHANGES = [
     (("steps: 2", "steps: 2, draws: 2"), (), ("pgd",)),
     (("eps: 0.1}", "eps: 0.2}"), (), ("transfer",)),
     (("draws: 3", "draws: 4"), (), COLUMNS),
-    (("seeds: [0]", "seeds: [0]\nprotocol: strict"), (), ("pgd", "transfer")),
-    (("noise: [on, off]}", "noise: [on, off], seed: 9}"), (), COLUMNS),
+    (("seeds: [0]", "seeds: [0]\nprotocol: strict"), (), COLUMNS),
+    (("draws: 3}", "draws: 3, images: 2}"), (), COLUMNS),
+    (("draws: 3}", "draws: 3, images: 900}"), (), ()),
+    (("evaluation: {", "evaluation: {seed: 9, "), (), COLUMNS),
     (("seeds: [0]", "seeds: [0]\ncurves: {noise: on}"), ROWS, COLUMNS),
 ]
 
@@ -90,8 +94,58 @@ def test_what_makes_a_number_is_in_its_address_and_nothing_else(
     assert tuple(c.label for c in before.trainings if c.hash not in now) == rows
     there = {c.address for c in after.measurements}
     # A draw count says nothing about a model without noise, or with its noise off.
-    gone = {c.column.key for c in before.measurements if c.address not in there and (c.noise or "draws" not in pair[1])}
+    gone = {
+        c.column.key for c in before.measurements if c.address not in there and (c.noise or "draws: 4" not in pair[1])
+    }
     assert gone == set(columns)
+
+
+def test_a_protocol_may_take_fewer_images_without_a_gpu(changed: Callable[..., Recipe]) -> None:
+    recipe = changed(
+        ("seeds: [0]", "seeds: [0]\nprotocol: strict"), ("draws: 3}", "draws: 3}, strict: {images_on_cpu: 3}")
+    )
+    data = parts()
+    counts = {
+        name: {c.images for c in plan(recipe, data, device=torch.device(name)).measurements} for name in ("cpu", "cuda")
+    }
+    assert counts == {"cpu": {3}, "cuda": {4}}
+    cell = planned(recipe).measurements[0]
+    assert torch.equal(cell.measured(data).images, data.test.images[:3])
+    assert cell.draws == 1 or cell.noise
+
+
+def test_a_column_stands_under_each_of_its_protocols(changed: Callable[..., Recipe]) -> None:
+    cells = planned(changed(("{key: clean,", "{key: clean, protocols: [paper, strict],")))
+    found = [(c.protocol, c.draws) for c in cells.measurements if c.column.key == "clean" and c.row.label == "MLP+"]
+    assert sorted(found) == [("paper", 1), ("paper", 3), ("strict", 1), ("strict", 20)]
+
+
+def test_what_is_not_asked_for_leaves_the_hash_as_it_was(tiny: Recipe, changed: Callable[..., Recipe]) -> None:
+    """An objective or an adversary is part of the training; the paper's objective goes without saying."""
+    before = {c.label: c.hash for c in planned(tiny).trainings}
+    said = changed(("sigma: learned,", "sigma: learned, objective: loss,"))
+    assert {c.label: c.hash for c in planned(said).trainings} == before
+    for piece in (
+        "sigma: learned, objective: entropy,",
+        "sigma: learned, objective: {objective: budget, mean_square: 2},",
+    ):
+        after = {c.label: c.hash for c in planned(changed(("sigma: learned,", piece))).trainings}
+        assert {label for label in after if after[label] != before[label]} == {"MLPN"}
+    attacked = changed(("{label: MLP+,", "{label: MLP+, adversary: {attack: fgsm, eps: 0.1},"))
+    after = {c.label: c.hash for c in planned(attacked).trainings}
+    assert {label for label in after if after[label] != before[label]} == {"MLP+"}
+
+
+def test_training_is_told_the_objective_and_the_adversary(changed: Callable[..., Recipe]) -> None:
+    recipe = changed(
+        ("{label: MLP+,", "{label: MLP+, adversary: {attack: fgsm, eps: 0.1},"),
+        ("sigma: learned,", "sigma: learned, objective: {objective: adversarial, examples: {attack: fgsm, eps: 0.2}},"),
+    )
+    plain, attacked, learned = (training_arguments(row) for row in recipe.rows)
+    assert plain == {"objective": None, "perturbation": None}
+    assert attacked["perturbation"] == FGSM(eps=0.1)
+    assert learned["objective"] == OBJECTIVES["adversarial"](examples=FGSM(eps=0.2))
+    assert learned["perturbation"] is None
 
 
 def test_other_images_make_other_numbers(tiny: Recipe) -> None:

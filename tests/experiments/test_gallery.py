@@ -13,15 +13,15 @@ def test_each_perturbation_is_shown_once_corruptions_at_their_middle() -> None:
         "FGSM",
         "L-BFGS",
         "PGD",
+        "FGSM (strict)",
+        "L-BFGS (strict)",
+        "PGD (strict)",
         "gaussian noise 3",
         "impulse noise 3",
         "glass blur 3",
         "contrast 3",
         "transfer FGSM",
         "transfer L-BFGS",
-        "FGSM (strict)",
-        "L-BFGS (strict)",
-        "PGD (strict)",
         "transfer L-BFGS (strict)",
     ]
 

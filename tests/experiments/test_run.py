@@ -1,30 +1,39 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from noiseopt import checkpoint
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
-from noiseopt.experiments import run as running
+from noiseopt.experiments import work
 from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Note, Planned
 from noiseopt.experiments.recipe import Recipe, from_run
 from noiseopt.experiments.run import Outcome, Runner
 from noiseopt.experiments.store import Store
 from noiseopt.train import Epoch
 
-MODELS = {"mlp-s0", "mlp-plus-s0", "mlpn-s0", "surrogate-s1000"}
+MODELS = {("MLP", 0), ("MLP+", 0), ("MLPN", 0), ("surrogate", 1000)}
+
+
+def models(folder: Path) -> dict[tuple[str, int], Path]:
+    """(label, seed) → folder, as run.json says."""
+    about = json.loads((folder / "tiny" / "run.json").read_text())
+    return {(m["label"], m["seed"]): (folder / "tiny" / m["folder"]).resolve() for m in about["models"]}
 
 
 def run(recipe: Recipe, folder: Path, **options: Any) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
-    stages = {name: options.pop(name) for name in ("training", "measuring") if name in options}
+    stages = {name: options.pop(name) for name in ("training", "measuring", "seeds") if name in options}
     runner = Runner(recipe, runs_dir=folder, device="cpu", listener=events.append, **options)
     return runner.run(**stages), events
 
@@ -56,12 +65,12 @@ def test_a_run_leaves_what_the_report_reads(done: tuple[Path, Outcome, list[Even
     assert len(about["data"]["hash"]) == 64
     assert about["seconds"] > 0
     assert from_run(about["recipe"], place="run.json").name == "tiny"
-    assert {path.name for path in (folder / "tiny" / "models").iterdir()} == MODELS
-    for name in MODELS:
-        model = folder / "tiny" / "models" / name
+    assert set(models(folder)) == MODELS
+    assert set((folder / "models").iterdir()) == set(models(folder).values())
+    for name, model in models(folder).items():
         curves = [Epoch.model_validate_json(line) for line in (model / "curves.jsonl").read_text().splitlines()]
-        assert [line.epoch for line in curves] == ([1] if name == "surrogate-s1000" else [1, 2])
-        assert (model / "sigma.safetensors").exists() == (name in {"mlp-plus-s0", "mlpn-s0"})
+        assert [line.epoch for line in curves] == ([1] if name[0] == "surrogate" else [1, 2])
+        assert (model / "sigma.safetensors").exists() == (name[0] in {"MLP+", "MLPN"})
 
 
 def test_records_say_what_was_measured(done: tuple[Path, Outcome, list[Event]]) -> None:
@@ -74,12 +83,8 @@ def test_records_say_what_was_measured(done: tuple[Path, Outcome, list[Event]]) 
     assert {r.model_seed for r in found} == {0}
     assert len({r.data_hash for r in found}) == 1
     assert all("torch" in r.code for r in found)
-    # An attack belongs to a protocol; clean images and corruptions are the same in all.
     assert {(r.column, r.protocol) for r in found} == {
-        ("clean", ""),
-        ("contrast", ""),
-        ("pgd", "paper"),
-        ("transfer", "paper"),
+        (column, "paper") for column in ("clean", "contrast", "pgd", "transfer")
     }
     severities = {r.parameters["severity"] for r in found if r.column == "contrast"}
     assert severities == {3, 5}
@@ -123,14 +128,15 @@ def test_the_run_tells_what_it_does(done: tuple[Path, Outcome, list[Event]]) -> 
 
 def test_what_is_done_is_not_done_again(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tiny, tmp_path)
-    before = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
-    monkeypatch.setattr(running, "evaluate", None)  # would fail if it were called
+    folders = (tmp_path / "tiny", tmp_path / "models")
+    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(work, "evaluate", None)  # would fail if it were called
+    monkeypatch.setattr(work, "train", None)
     outcome, events = run(tiny, tmp_path)
     assert (outcome.trained, outcome.measured, outcome.failures) == (0, 0, {})
     assert not any(isinstance(e, EpochDone | Failed | Note) for e in events)
     for path, content in before.items():
-        # safetensors does not always write its header in the same order.
-        assert path.name in ("run.json", "sigma.safetensors") or path.read_bytes() == content
+        assert path.name == "run.json" or path.read_bytes() == content
 
 
 class Interrupt:
@@ -157,9 +163,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert outcome.failures == {}
     assert records(tmp_path) == records(done[0])
     for name in MODELS:
-        ours, theirs = (
-            checkpoint.load(f / "tiny" / "models" / name / "checkpoint.safetensors")[0] for f in (tmp_path, done[0])
-        )
+        ours, theirs = (checkpoint.load(models(f)[name] / "checkpoint.safetensors")[0] for f in (tmp_path, done[0]))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert json.loads((tmp_path / "tiny" / "run.json").read_text())["seconds"] > 0
 
@@ -180,11 +184,10 @@ def test_a_changed_recipe_keeps_what_still_holds_and_sets_the_rest_aside(
     run(tiny, tmp_path)
     outcome, events = run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path)
     assert (outcome.trained, outcome.measured) == (1, 10)
-    assert any(isinstance(e, Note) and "10 numbers and 1 models" in e.text for e in events)
+    assert any(isinstance(e, Note) and "10 numbers of another recipe" in e.text for e in events)
     assert len(records(tmp_path)) == 25
-    aside = tmp_path / "tiny" / "set-aside"
-    assert len(Store(aside / "records.jsonl")) == 10
-    assert len(list((aside / "models").glob("mlp-plus-s0-*/checkpoint.safetensors"))) == 1
+    assert len(Store(tmp_path / "tiny" / "set-aside" / "records.jsonl")) == 10
+    assert len(list((tmp_path / "models").glob("*/checkpoint.safetensors"))) == 5  # every one that was trained
 
 
 def test_training_and_measuring_apart(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
@@ -221,17 +224,19 @@ def test_one_failure_leaves_the_others(changed: Callable[..., Recipe], tmp_path:
 def test_a_bug_in_one_measurement_leaves_the_others(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = running.evaluate
+    genuine = work.evaluate
 
     def broken(model: Any, data: Any, perturbation: Any, **options: Any) -> Record:
         if getattr(perturbation, "name", "") == "pgd":
             raise ZeroDivisionError("oops")
         return genuine(model, data, perturbation, **options)
 
-    monkeypatch.setattr(running, "evaluate", broken)
+    monkeypatch.setattr(work, "evaluate", broken)
     outcome, _ = run(tiny, tmp_path)
     assert len(outcome.failures) == 5
-    assert all(isinstance(e, ZeroDivisionError) for e in outcome.failures.values())
+    for error in outcome.failures.values():
+        assert str(error) == "ZeroDivisionError: oops"
+        assert "in broken" in "".join(error.__notes__)  # the traceback, for --debug
     assert len(records(tmp_path)) == 20
     monkeypatch.undo()
     outcome, _ = run(tiny, tmp_path)
@@ -243,11 +248,11 @@ def test_what_is_wrong_with_a_network_is_said_before_anything_is_trained(
 ) -> None:
     with pytest.raises(UserError, match="hidden"):
         run(changed(("init: 0.5}}", "init: 0.5}}\n  - {label: X, model: mlp, options: {hidden: [0]}}")), tmp_path)
-    assert not (tmp_path / "tiny" / "models").exists()
+    assert not (tmp_path / "models").exists()
 
 
 def test_only_so_many_images(changed: Callable[..., Recipe], tmp_path: Path) -> None:
-    run(changed(("draws: 3,", "draws: 3, images: 5,")), tmp_path)
+    run(changed(("draws: 3}", "draws: 3, images: 5}")), tmp_path)
     assert {r.count for r in records(tmp_path)} == {5}
 
 
@@ -264,12 +269,98 @@ def test_a_folder_that_cannot_be_made_is_named(tiny: Recipe, tmp_path: Path) -> 
         run(tiny, tmp_path / "file")
 
 
-def test_only_what_a_run_wrote_is_removed(tiny: Recipe, tmp_path: Path) -> None:
+def test_only_what_a_run_wrote_is_removed(tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path) -> None:
     run(tiny, tmp_path)
+    other = changed(("name: tiny", "name: other"), ("noise: {sigma: 1.0}", "noise: {sigma: 2.0}"))
+    run(other, tmp_path, measuring=False)
     runner = Runner(tiny, runs_dir=tmp_path, device="cpu")
     (runner.folder.path / "notes.txt").write_text("mine")
+    ours = models(tmp_path)
     runner.folder.remove()
     assert [p.name for p in runner.folder.path.iterdir()] == ["notes.txt"]
+    # The other recipe has the same networks, but for one.
+    assert [name for name, path in ours.items() if not path.exists()] == [("MLP+", 0)]
+
+
+def test_a_run_json_cannot_have_other_folders_removed(tiny: Recipe, tmp_path: Path) -> None:
+    run(tiny, tmp_path, measuring=False)
+    (tmp_path / "precious").mkdir()
+    path = tmp_path / "tiny" / "run.json"
+    wrong = [{"label": "X", "seed": 0, "folder": name} for name in ("../precious", "..", "../models/..", "/", "")]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "models": wrong}))
+    Runner(tiny, runs_dir=tmp_path, device="cpu").folder.remove()
+    assert (tmp_path / "precious").is_dir()
+    assert len(list((tmp_path / "models").iterdir())) == 4
+
+
+def test_recipes_share_the_networks_that_they_both_train(
+    tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    run(tiny, tmp_path, measuring=False)
+    outcome, _ = run(changed(("name: tiny", "name: other"), ("sigma: learned", "sigma: 3.0")), tmp_path)
+    assert (outcome.trained, outcome.measured) == (1, 25)
+
+
+def test_copies_that_a_crash_left_behind_the_checkpoint_are_written_again(tiny: Recipe, tmp_path: Path) -> None:
+    run(tiny, tmp_path, measuring=False)
+    model = models(tmp_path)[("MLPN", 0)]
+    curves = (model / "curves.jsonl").read_bytes()
+    (model / "sigma.safetensors").unlink()
+    (model / "curves.jsonl").write_text("")
+    os.utime(model / "curves.jsonl", (0, 0))
+    run(tiny, tmp_path, measuring=False)
+    assert (model / "curves.jsonl").read_bytes() == curves
+    assert (model / "sigma.safetensors").exists()
+
+
+def test_some_seeds_of_a_recipe_are_run_in_the_same_folder(changed: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = changed(("seeds: [0]", "seeds: [0, 1, 2]"))
+    outcome, events = run(recipe, tmp_path, seeds=[1])
+    assert (outcome.trained, outcome.measured) == (4, 25)
+    assert isinstance(events[0], Planned)
+    assert (events[0].trainings, events[0].measurements) == (4, 25)
+    outcome, events = run(recipe, tmp_path, seeds=[0])
+    assert (outcome.trained, outcome.measured) == (3, 25)
+    assert not any(isinstance(e, Note) for e in events)  # nothing was set aside
+    assert {r.model_seed for r in records(tmp_path)} == {0, 1}
+    outcome, _ = run(recipe, tmp_path)
+    assert (outcome.trained, outcome.measured) == (3, 25)
+    with pytest.raises(UserError, match="seeds 0, 1, 2; got 3"):
+        run(recipe, tmp_path, seeds=[3])
+
+
+def test_a_model_that_another_noiseopt_trains_is_waited_for(tiny: Recipe, tmp_path: Path) -> None:
+    run(tiny, tmp_path, measuring=False)
+    folder = models(tmp_path)[("MLP", 0)]
+    (folder / "curves.jsonl").unlink()  # so that there is something left to do
+    held, noticed = threading.Event(), threading.Event()
+    events: list[Event] = []
+
+    def other() -> None:
+        with FileLock(folder / ".lock"):
+            held.set()
+            noticed.wait(60)
+            events.append(Note("released"))
+
+    def listener(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Note):
+            noticed.set()
+
+    holder = threading.Thread(target=other)
+    holder.start()
+    held.wait(60)
+    Runner(tiny, runs_dir=tmp_path, device="cpu", listener=listener).run(measuring=False)
+    holder.join()
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert notes == ["MLP, seed 0: another noiseopt trains it; waiting for that", "released"]
+    assert isinstance(events[-1], Ended)
+    assert (folder / "curves.jsonl").exists()
+
+
+def test_a_recipe_is_not_named_as_the_folder_of_models(changed: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rename it"):
+        run(changed(("name: tiny", "name: models")), tmp_path)
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "gpu", "meta", ""])
@@ -280,9 +371,9 @@ def test_a_device_is_tried_before_anything_else(tiny: Recipe, tmp_path: Path, de
 
 def test_a_damaged_checkpoint_is_named(tiny: Recipe, tmp_path: Path) -> None:
     run(tiny, tmp_path, measuring=False)
-    path = tmp_path / "tiny" / "models" / "mlpn-s0" / "checkpoint.safetensors"
+    path = models(tmp_path)[("MLPN", 0)] / "checkpoint.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-5] ^= 1
     path.write_bytes(bytes(raw))
-    with pytest.raises(UserError, match=r"mlpn-s0.* is damaged.*remove it"):
+    with pytest.raises(UserError, match=f"{path.parent.name}.* is damaged.*remove it"):
         run(tiny, tmp_path)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from noiseopt.corruptions import Corruption
 from noiseopt.evaluate import describe, evaluate
-from noiseopt.experiments.cells import plan
+from noiseopt.experiments.planning import plan
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.shared import Remembered, Workbench
 from tests.experiments.test_cells import dataset, parts
@@ -47,8 +47,8 @@ def test_white_box_attacks_are_never_shared(tiny: Recipe) -> None:
     bench, surrogate = Workbench(), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     data = parts()
     seen: dict[str, list[object]] = {}
-    for cell in plan(tiny, data, data.test).measurements:
-        made = bench.perturbation(cell, surrogate if cell.surrogate else None, seed=0)
+    for cell in plan(tiny, data, device=torch.device("cpu")).measurements:
+        made = bench.perturbation(cell, nn.Identity(), data.test, surrogate if cell.surrogate else None, seed=0)
         seen.setdefault(cell.perturbation.title, []).append(made)
     assert not any(isinstance(p, Remembered) for p in seen["PGD"])
     for title in ("clean", "contrast 3", "contrast 5", "transfer FGSM"):

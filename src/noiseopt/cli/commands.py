@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from noiseopt.cli import running
 from noiseopt.cli.datasets import data_app
-from noiseopt.cli.options import RUNS, DataDir, Device, RecipeName, RunsDir, Seed
+from noiseopt.cli.options import (
+    RUNS,
+    Address,
+    DataDir,
+    Device,
+    ExecutorName,
+    GpusPerCell,
+    RecipeName,
+    RunsDir,
+    Seed,
+    Workers,
+    executor,
+)
+from noiseopt.cli.reproduce import reproduce
+from noiseopt.cli.results import publish, replication, results
 from noiseopt.errors import UserError
-
-if TYPE_CHECKING:
-    from noiseopt.experiments.recipe import Recipe
-    from noiseopt.experiments.run import Outcome
 
 app = typer.Typer(
     add_completion=False,
@@ -67,21 +76,25 @@ def demo(
 
         noiseopt demo --fresh --seed 7
     """
-    recipe = _seeded(_recipe("demo"), seed)
+    recipe = running.recipe_named("demo", seed=seed)
     if fresh:
         from noiseopt.experiments.folder import RunFolder
 
         RunFolder(runs_dir / recipe.name).remove()
-    outcome = _run(recipe, runs_dir=runs_dir, data_dir=data_dir, device=device)
-    _print_table(outcome.folder)
-    typer.echo(f"Report: {_write_report(outcome.folder)}")
-    _raise_first(outcome)
+    outcome = running.run(recipe, runs_dir=runs_dir, data_dir=data_dir, device=device)
+    running.print_table(outcome.folder)
+    typer.echo(f"Report: {running.write_report(outcome.folder)}")
+    running.raise_first(outcome)
 
 
 @app.command()
 def train(
     recipe: RecipeName,
     seed: Seed = None,
+    workers: Workers = None,
+    executor_name: ExecutorName = None,
+    address: Address = None,
+    gpus_per_cell: GpusPerCell = None,
     device: Device = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = RUNS,
@@ -93,14 +106,21 @@ def train(
 
     Examples:
 
-        noiseopt train mnist-mlpn --data-dir ~/data
+        noiseopt train table3 --data-dir ~/data --workers auto
 
         noiseopt train my-recipe.yaml --device cuda --seed 3
     """
-    outcome = _run(_seeded(_recipe(recipe), seed), runs_dir=runs_dir, data_dir=data_dir, device=device, measuring=False)
-    _raise_first(outcome)
+    outcome = running.run(
+        running.recipe_named(recipe, seed=seed),
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        device=device,
+        executor=executor(executor_name, workers, address, gpus_per_cell),
+        measuring=False,
+    )
+    running.raise_first(outcome)
     typer.echo(f"Trained: {outcome.folder}")
-    typer.echo(f"Next: {_with_arguments('evaluate')}")
+    typer.echo(f"Next: {running.with_arguments('evaluate')}")
 
 
 @app.command()
@@ -112,6 +132,10 @@ def evaluate(
         ),
     ],
     seed: Seed = None,
+    workers: Workers = None,
+    executor_name: ExecutorName = None,
+    address: Address = None,
+    gpus_per_cell: GpusPerCell = None,
     device: Device = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = RUNS,
@@ -126,14 +150,21 @@ def evaluate(
 
         noiseopt evaluate runs/demo
     """
-    found = _run_folder(recipe, runs_dir)
+    found = running.run_folder(recipe, runs_dir)
     if found is None:
-        chosen = _recipe(recipe)
+        chosen = running.recipe_named(recipe, seed=seed)
     else:
-        chosen, runs_dir = _recipe_of(found), found.parent
-    outcome = _run(_seeded(chosen, seed), runs_dir=runs_dir, data_dir=data_dir, device=device, training=False)
-    _print_table(outcome.folder)
-    _raise_first(outcome)
+        chosen, runs_dir = running.recipe_of(found, seed=seed), found.parent
+    outcome = running.run(
+        chosen,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        device=device,
+        executor=executor(executor_name, workers, address, gpus_per_cell),
+        training=False,
+    )
+    running.print_table(outcome.folder)
+    running.raise_first(outcome)
     typer.echo(f"Next: noiseopt report {shlex.quote(str(outcome.folder))}")
 
 
@@ -154,95 +185,15 @@ def report(
 
         noiseopt report runs/demo -o ~/demo.html
     """
-    folder = _run_folder(run, runs_dir)
+    folder = running.run_folder(run, runs_dir)
     if folder is None:
-        raise UserError(f"there is no run {run}", fix=_runs_there(runs_dir))
-    path = _write_report(folder, output)
-    _print_table(folder)
+        raise UserError(f"there is no run {run}", fix=running.runs_there(runs_dir))
+    path = running.write_report(folder, output)
+    running.print_table(folder)
     typer.echo(f"Report: {path}")
 
 
-def _recipe(name: str) -> Recipe:
-    """A recipe by the name of a bundled one, or by its path."""
-    from noiseopt.experiments.recipe import bundled, load
-
-    here = bundled()
-    return load(here[name] if name in here and not Path(name).is_file() else Path(name).expanduser())
-
-
-def _recipe_of(folder: Path) -> Recipe:
-    """The recipe that a run holds, to go on in that very folder, whatever it was called when it began."""
-    from noiseopt.experiments.folder import RunFolder
-    from noiseopt.experiments.recipe import from_run
-
-    recipe = from_run(RunFolder(folder).about().get("recipe"), place=f"{folder / 'run.json'} recipe")
-    return recipe.model_copy(update={"name": folder.name})
-
-
-def _seeded(recipe: Recipe, seed: int | None) -> Recipe:
-    return recipe if seed is None else recipe.with_seed(seed)
-
-
-def _run_folder(name: str, runs_dir: Path) -> Path | None:
-    """The run of this name or path; None where there is none."""
-    for folder in (Path(name).expanduser(), runs_dir / name):
-        if (folder / "run.json").is_file():
-            return folder if folder.name else folder.resolve()
-    return None
-
-
-def _runs_there(runs_dir: Path) -> str:
-    names = sorted(found.parent.name for found in runs_dir.glob("*/run.json")) if runs_dir.is_dir() else []
-    return f"name one of: {', '.join(names)}" if names else f"run `noiseopt demo` first ({runs_dir} holds no run)"
-
-
-def _run(
-    recipe: Recipe,
-    *,
-    runs_dir: Path,
-    data_dir: Path | None,
-    device: str | None,
-    training: bool = True,
-    measuring: bool = True,
-) -> Outcome:
-    from rich.console import Console
-
-    from noiseopt.experiments.display import shown
-    from noiseopt.experiments.run import Runner
-
-    command = _spoken(sys.argv[1:])
-    # Progress goes to stderr: what goes to stdout is worth keeping in a file.
-    with shown(Console(stderr=True)) as listener:
-        runner = Runner(recipe, runs_dir=runs_dir, data_dir=data_dir, device=device, command=command, listener=listener)
-        return runner.run(training=training, measuring=measuring)
-
-
-def _raise_first(outcome: Outcome) -> None:
-    """After all that could be done was done and shown, the first failure decides the exit status."""
-    for title, error in outcome.failures.items():
-        if isinstance(error, UserError):
-            raise UserError(f"{title}: {str(error).partition('; fix: ')[0]}", fix=str(error).rpartition("; fix: ")[2])
-        raise error
-
-
-def _print_table(folder: Path) -> None:
-    from rich.console import Console
-
-    from noiseopt.report import print_table
-
-    print_table(folder, Console())
-
-
-def _write_report(folder: Path, output: Path | None = None) -> Path:
-    from noiseopt.report import write_report
-
-    return write_report(folder, output=output)
-
-
-def _spoken(arguments: Sequence[str]) -> str:
-    return shlex.join(["noiseopt", *arguments])
-
-
-def _with_arguments(command: str) -> str:
-    """This command line with another command: the same options hold."""
-    return _spoken([command, *(a for a in sys.argv[2:] if a != "--debug")])
+app.command()(reproduce)
+app.command()(results)
+app.command()(publish)
+app.command()(replication)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from noiseopt.experiments.executors import Executor
+
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe: demo, mnist-mlpn.")
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe, such as demo.")
 ]
 Seed = Annotated[
     int | None,
@@ -28,5 +32,45 @@ DataDir = Annotated[
         help="Folder with the data sets' files. Without it they are downloaded.",
     ),
 ]
+
+
+class Where(StrEnum):
+    """Where cells are run."""
+
+    inprocess = "inprocess"
+    processes = "processes"
+    ray = "ray"
+
+
+def _count(text: str) -> int:
+    """How many workers; 0 stands for auto."""
+    if text == "auto":
+        return 0
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter("it must be a number from 1, or auto")
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N|auto", parser=_count, help="Run so many cells at once; auto: as many as there are cores. [1]"
+    ),
+]
+ExecutorName = Annotated[
+    Where | None,
+    typer.Option("--executor", metavar="NAME", help="Where cells run: inprocess, processes or ray."),
+]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster; auto: the one that runs.")]
+GpusPerCell = Annotated[
+    float | None, typer.Option(metavar="SHARE", min=0, max=1, help="On Ray: the share of a GPU that each cell takes.")
+]
 RunsDir = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for results.")]
 RUNS = Path("runs")
+
+
+def executor(name: Where | None, workers: int | None, address: str | None, gpus_per_cell: float | None) -> Executor:
+    """What these options mean together. Raises UserError where they do not go together."""
+    from noiseopt.experiments.executors import chosen
+
+    return chosen(name and name.value, workers=workers, address=address, gpus_per_cell=gpus_per_cell)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class Planned:
     measured: int
     epochs: int
     """Epochs of all trainings that are still to be run."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """Column → how many of its measurements are still to be run."""
+    effort: int = 0
+    """Of all measurements that are still to be run; see `grid.effort`."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,30 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Ended:
-    """A cell is done. `result`: one short phrase. `group`: the column, of a measurement."""
+    """A cell is done. `result`: one short phrase. `group`: the column, of a measurement. `effort`: see `grid`."""
 
     kind: str
     title: str
     result: str
     seconds: float
     group: str = ""
+    effort: int = 1
 
 
 @dataclass(frozen=True)
 class Failed:
     """A cell failed, or was left out because one that it needs did; the others go on."""
+
+    kind: str
+    title: str
+    reason: str
+    group: str = ""
+    effort: int = 1
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker of a cell has ended before its time; another takes its place."""
 
     kind: str
     title: str
@@ -66,7 +82,7 @@ class Note:
     text: str
 
 
-Event = Planned | Began | EpochDone | Ended | Failed | Note
+Event = Planned | Began | EpochDone | Ended | Failed | Died | Note
 Listener = Callable[[Event], None]
 
 

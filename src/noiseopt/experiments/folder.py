@@ -1,22 +1,24 @@
-"""A run's folder: what it holds, who may write to it, and what of it belongs to another recipe."""
+"""A run's folder: what it holds, and who may write to it."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from noiseopt import checkpoint
 from noiseopt.errors import UserError
-from noiseopt.experiments.cells import Training
 
 RUN_FILES = ("run.json", "records.jsonl", "gallery.safetensors", "gallery.json", "report.html", ".lock")
-RUN_FOLDERS = ("models", "set-aside")
+SET_ASIDE = "set-aside"
+MODELS = "models"
+"""Beside the runs' folders, and shared by all of them."""
 
 
 class RunFolder:
@@ -24,7 +26,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.set_aside_folder = path / "set-aside"
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -33,39 +34,45 @@ class RunFolder:
         Raises:
             UserError: it cannot be made or written, or another process is at work in it.
         """
+        lock = FileLock(self.path / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock.acquire(timeout=0)
+        except Timeout:
+            rule = f"another noiseopt is at work in {self.path}"
+            raise UserError(rule, fix="wait for it, or choose another --runs-dir") from None
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
                 f"the folder {self.path} must be writable", got=reason, fix="choose another --runs-dir"
             ) from None
-        with lock:
-            if sys.platform != "win32":
-                import fcntl
-
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    rule = f"another noiseopt is at work in {self.path}"
-                    raise UserError(rule, fix="wait for it, or choose another --runs-dir") from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def remove(self) -> None:
-        """Remove what a run writes, and nothing else.
+        """Remove what a run writes, and nothing else; of its models, those that no other run beside it has.
 
         Raises:
             UserError: a file could not be removed.
         """
+        others = [RunFolder(path.parent) for path in self.path.parent.glob("*/run.json") if path.parent != self.path]
+        models = self._models() - {model for other in others for model in other._models()}
         try:
             for name in RUN_FILES:
                 (self.path / name).unlink(missing_ok=True)
-            for name in RUN_FOLDERS:
-                if (self.path / name).is_dir():
-                    shutil.rmtree(self.path / name)
+            for folder in (self.path / SET_ASIDE, *models):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
         except OSError as error:
             raise UserError(f"{self.path} could not be emptied", got=str(error), fix="remove it by hand") from None
+
+    def _models(self) -> set[Path]:
+        """The folders of the models that run.json names."""
+        listed = self.about().get("models")
+        named = [Path(str(m["folder"])).name for m in listed or () if isinstance(m, dict) and "folder" in m]
+        return {self.path.parent / MODELS / name for name in named if name not in ("", "..")}
 
     def about(self) -> dict[str, Any]:
         """What run.json says; {} where there is none (yet)."""
@@ -100,29 +107,3 @@ class RunFolder:
         finally:
             worked = round(before + time.perf_counter() - clock, 3)
             write(worked if finished else None, worked)
-
-    def epochs_done(self, cell: Training) -> int:
-        """How many epochs of this very cell have been run; 0 where there is no checkpoint, or one of another."""
-        state = self._state(cell)
-        return len(state["curves"]) if state and state["identity"].get("about.cell") == cell.hash else 0
-
-    def set_aside(self, cell: Training) -> bool:
-        """Make room for `cell` where the model in its folder is of another one; says whether it was."""
-        state = self._state(cell)
-        if state is None or state["identity"].get("about.cell") == cell.hash:
-            return False
-        old = str(state["identity"].get("about.cell"))[:12]
-        target = self.set_aside_folder / f"{cell.folder}-{old}"
-        if target.exists():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (self.path / cell.folder).rename(target)
-        return True
-
-    def checkpoint(self, cell: Training) -> Path:
-        return self.path / cell.folder / "checkpoint.safetensors"
-
-    def _state(self, cell: Training) -> dict[str, Any] | None:
-        if not self.checkpoint(cell).exists():
-            return None
-        return checkpoint.load(self.checkpoint(cell))[1]

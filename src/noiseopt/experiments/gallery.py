@@ -12,11 +12,11 @@ from torch import Tensor
 from noiseopt.checkpoint import write_atomically
 from noiseopt.data import Dataset
 from noiseopt.evaluate import predict
-from noiseopt.experiments.cells import Plan, Training
+from noiseopt.experiments.cells import Defended, Plan, Training
 from noiseopt.experiments.models import TrainedModels
-from noiseopt.experiments.perturbations import Clean, OfCorruption, OfPerturbation
+from noiseopt.experiments.perturbations import Clean, OfCorruption, OfPerturbation, Scene
 from noiseopt.experiments.recipe import Recipe
-from noiseopt.experiments.schema import Row
+from noiseopt.experiments.rows import Row
 from noiseopt.experiments.store import digest
 from noiseopt.noise import noise
 
@@ -40,13 +40,14 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
         return result
     examples = measured.subset(_different(measured))
     images, labels, ids = next(examples.batches(len(examples)))
+    scene = Scene(models[rows[attacked]], images, labels, ids)
     surrogate = next((models[c] for c in cells.trainings if not isinstance(c.network, Row)), None)
     tensors: dict[str, Tensor] = {"labels": labels}
     on = True in recipe.evaluation.noise
     with noise(models[rows[attacked]], on=on):
         perturbed = torch.stack(
             [
-                p.build(surrogate=surrogate, seed=recipe.evaluation.seed)(
+                p.build(surrogate=surrogate, seed=recipe.evaluation.seed, scene=scene)(
                     models[rows[attacked]].eval(), images, labels, samples=ids
                 )
                 for p in shown.values()
@@ -59,7 +60,7 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
                 predict(
                     models[cell],
                     batch,
-                    draws=recipe.evaluation.draws,
+                    draws=recipe.evaluation.of(recipe.protocol).draws,
                     noise=on,
                     seed=recipe.evaluation.seed,
                     samples=ids,
@@ -82,15 +83,16 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
     return result
 
 
-def _rows(recipe: Recipe, cells: Plan) -> dict[str, Training]:
+def _rows(recipe: Recipe, cells: Plan) -> dict[str, Training | Defended]:
     first = recipe.seeds[0]
-    return {c.label: c for c in cells.trainings if isinstance(c.network, Row) and c.seed == first}
+    return {cell.row.label: cell.row for cell in cells.measurements if cell.row.seed == first}
 
 
 def _attacked(recipe: Recipe) -> str:
-    noisy = [row for row in recipe.rows if row.noise is not None]
+    shown = [row for row in recipe.rows if row.shown]
+    noisy = [row for row in shown if row.noise is not None]
     learned = [row for row in noisy if row.noise is not None and row.noise.sigma == "learned"]
-    return (learned or noisy or recipe.rows)[-1].label
+    return (learned or noisy or shown)[-1].label
 
 
 def _perturbations(recipe: Recipe) -> dict[str, OfPerturbation]:
@@ -101,7 +103,8 @@ def _perturbations(recipe: Recipe) -> dict[str, OfPerturbation]:
         for p in column.perturbations:
             if isinstance(p, OfCorruption) and p.severity == _SEVERITY:
                 chosen = p
-        suffix = f" ({column.protocol})" if column.protocol and column.protocol != recipe.protocol else ""
+        others = [p for p in recipe.protocols_of(column) if p != recipe.protocol]
+        suffix = f" ({others[0]})" if others == recipe.protocols_of(column) else ""
         if chosen not in shown.values():
             shown[chosen.title + suffix] = chosen
     return shown

@@ -1,35 +1,99 @@
-"""The trained models of a run, built anew and filled from their checkpoints; the last few are kept."""
+"""The trained models on disk, `<runs_dir>/models/<hash>`: shared by all recipes that train the same network."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from noiseopt import checkpoint
 from noiseopt.data import Dataset
-from noiseopt.experiments.cells import Training, build_network
-from noiseopt.experiments.folder import RunFolder
+from noiseopt.errors import UserError
+from noiseopt.experiments.cells import Defended, Training
+from noiseopt.experiments.planning import build_network
 
 _KEPT = 8
 
 
-class TrainedModels:
-    """Cell → its trained model, on `device`."""
+class ModelFolder:
+    """Where one cell's model is, and how far it has been trained."""
 
-    def __init__(self, folder: RunFolder, images: Dataset, device: torch.device) -> None:
+    def __init__(self, runs_dir: str | Path, cell: Training) -> None:
+        self._cell = cell
+        self.path = Path(runs_dir) / cell.folder
+        self.checkpoint = self.path / "checkpoint.safetensors"
+
+    @property
+    def epochs_done(self) -> int:
+        """Of this very cell; 0 where there is no checkpoint. Raises UserError where it is damaged."""
+        if not self.checkpoint.exists():
+            return 0
+        state: dict[str, Any] = checkpoint.load(self.checkpoint)[1]
+        return len(state["curves"]) if state["identity"].get("about.cell") == self._cell.hash else 0
+
+    @property
+    def complete(self) -> bool:
+        """Is it trained, and are the copies written that are for people and for the report?"""
+        copies = ["curves.jsonl", *(["sigma.safetensors"] if self._cell.noisy else [])]
+        if not all((self.path / name).exists() for name in copies):
+            return False
+        # They are written after the checkpoint; a crash between the two leaves those of the epoch before.
+        written = self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
+        fresh = all((self.path / name).stat().st_mtime_ns >= written for name in copies)
+        return fresh and self.epochs_done == self._cell.epochs
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by whoever trains this model. Raises UserError where the folder cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason, fix = error.strerror or str(error), "choose another --runs-dir"
+            raise UserError(f"the folder {self.path} must be writable", got=reason, fix=fix) from None
+        return FileLock(self.path / ".lock")
+
+    @contextmanager
+    def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Keep other noiseopts from training this model; calls `waiting` where one does, and waits for it."""
+        lock = self.lock
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class TrainedModels:
+    """Cell → its trained model, built anew and filled from its checkpoint, on `device`; the last few are kept.
+
+    So is what a defence makes of several.
+    """
+
+    def __init__(self, runs_dir: str | Path, images: Dataset, device: torch.device) -> None:
         """`images`: some of the data set, for shapes and classes."""
-        self._folder, self._images, self._device = folder, images, device
+        self._runs_dir, self._images, self._device = runs_dir, images, device
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
 
-    def __getitem__(self, cell: Training) -> nn.Module:
-        """Raises UserError where the checkpoint is missing, damaged or of another network."""
-        if cell.folder not in self._models:
-            model = build_network(cell.network, self._images, seed=cell.seed)
-            checkpoint.load_model(self._folder.checkpoint(cell), model)
-            self._models[cell.folder] = model.to(self._device)
+    def __getitem__(self, cell: Training | Defended) -> nn.Module:
+        """Raises UserError where a checkpoint is missing, damaged or of another network."""
+        if cell.hash not in self._models:
+            if isinstance(cell, Defended):
+                model = cell.row.defence.build(*(self[part] for part in cell.parts))
+            else:
+                model = build_network(cell.network, self._images, seed=cell.own_seed)
+                checkpoint.load_model(ModelFolder(self._runs_dir, cell).checkpoint, model)
+            self._models[cell.hash] = model.to(self._device)
             if len(self._models) > _KEPT:
                 self._models.popitem(last=False)
-        self._models.move_to_end(cell.folder)
-        return self._models[cell.folder]
+        self._models.move_to_end(cell.hash)
+        return self._models[cell.hash]

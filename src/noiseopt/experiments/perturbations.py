@@ -5,6 +5,7 @@ clean
 {corruption: gaussian_noise, severity: 3}
 {attack: pgd, eps: 25/255, step_size: 5/255, steps: 10, random_start: false}
 {transfer: {attack: fgsm, eps: 0.1}}      # crafted on the recipe's surrogate
+{noise: sign, distortion: 0.1}            # of this distortion over all the images (Eq. 2 of Uličný et al.)
 ```
 """
 
@@ -14,17 +15,30 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_serializer, model_validator
-from torch import nn
+from torch import Tensor, nn
 
-from noiseopt.attacks import ATTACKS, Transfer
+from noiseopt.attacks import ATTACKS, Transfer, sign_at
 from noiseopt.concepts import Perturbation, clean
-from noiseopt.corruptions import CORRUPTIONS, Corruption
+from noiseopt.corruptions import CORRUPTIONS, Corruption, random_noise_at
 from noiseopt.errors import UserError
 from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
 from noiseopt.experiments.reading import number
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The model, its noise as it is to be, and all the images that a number is about: what some perturbations are
+    made for. `images`: `Float[N, C, H, W]` in [0, 1]; `labels`, `samples`: `Int64[N]`.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    samples: Tensor
 
 
 class Clean(Part):
@@ -41,12 +55,14 @@ class Clean(Part):
 
     shared: ClassVar = True
     """Are the perturbed images the same for every model?"""
+    curve: ClassVar = None
+    """What is equal for perturbations that share most of the work on a model; None where they share nothing."""
 
     @property
     def title(self) -> str:
         return "clean"
 
-    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+    def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
         return clean
 
     def fingerprint(self) -> Any:
@@ -58,6 +74,7 @@ class OfCorruption(Part):
     """A common corruption at one of its five severities."""
 
     shared: ClassVar = True
+    curve: ClassVar = None
 
     corruption: str
     severity: Annotated[int, Field(strict=True, ge=1, le=5)]
@@ -71,7 +88,7 @@ class OfCorruption(Part):
     def title(self) -> str:
         return f"{self.corruption.replace('_', ' ')} {self.severity}"
 
-    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+    def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
         return Corruption(self.corruption, severity=self.severity, seed=seed)
 
     def fingerprint(self) -> Any:
@@ -83,6 +100,7 @@ class OfAttack(Part):
 
     model_config = ConfigDict(extra="allow")
     shared: ClassVar = False
+    curve: ClassVar = None
 
     attack: str
 
@@ -122,7 +140,7 @@ class OfAttack(Part):
     def title(self) -> str:
         return {"fgsm": "FGSM", "pgd": "PGD", "lbfgs": "L-BFGS"}.get(self.attack, self.attack)
 
-    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+    def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
         return ATTACKS[self.attack](**self.settings)
 
     def fingerprint(self) -> Any:
@@ -135,6 +153,7 @@ class OfTransfer(Part):
     """An attack crafted on the recipe's surrogate, held against every row."""
 
     shared: ClassVar = True
+    curve: ClassVar = None
 
     transfer: OfAttack
 
@@ -142,7 +161,7 @@ class OfTransfer(Part):
     def title(self) -> str:
         return f"transfer {self.transfer.title}"
 
-    def build(self, *, surrogate: nn.Module | None, seed: int) -> Perturbation:
+    def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
         assert surrogate is not None, "a recipe with a transfer column has a surrogate"
         return Transfer(self.transfer.build(surrogate=None, seed=seed), surrogate)
 
@@ -150,7 +169,38 @@ class OfTransfer(Part):
         return {"transfer": self.transfer.fingerprint()}
 
 
-_KINDS = ("attack", "corruption", "transfer")
+class OfNoise(Part):
+    """Noise of an asked distortion: the signs of the model's gradient, or Gaussian."""
+
+    noise: Literal["sign", "gaussian"]
+    distortion: Annotated[float, Field(ge=0, lt=1)]
+    draws: Annotated[int, Field(strict=True, ge=1)] = 1
+
+    @property
+    def shared(self) -> bool:
+        return self.noise == "gaussian"
+
+    @property
+    def curve(self) -> Any:
+        # The signs do not depend on the distortion.
+        return None if self.shared else ["sign", self.draws]
+
+    @property
+    def title(self) -> str:
+        return f"{self.noise} noise, distortion {self.distortion:g}"
+
+    def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
+        assert scene is not None, "noise of a distortion is made for given images"
+        if self.noise == "gaussian":
+            return random_noise_at(self.distortion, scene.images, seed=seed, samples=scene.samples)
+        about: dict[str, Any] = {"draws": self.draws, "seed": seed, "samples": scene.samples}
+        return sign_at(self.distortion, scene.model, scene.images, scene.labels, **about)
+
+    def fingerprint(self) -> Any:
+        return {"noise": self.noise, "distortion": self.distortion, "draws": self.draws}
+
+
+_KINDS = ("attack", "corruption", "transfer", "noise")
 
 
 def _kind(value: Any) -> str | None:
@@ -166,16 +216,23 @@ def _kind(value: Any) -> str | None:
     return None
 
 
-_TAGS = {"<clean>": Clean, "<corruption>": OfCorruption, "<attack>": OfAttack, "<transfer>": OfTransfer}
+_TAGS = {
+    "<clean>": Clean,
+    "<corruption>": OfCorruption,
+    "<attack>": OfAttack,
+    "<transfer>": OfTransfer,
+    "<noise>": OfNoise,
+}
 OfPerturbation = Annotated[
     Annotated[Clean, Tag("<clean>")]
     | Annotated[OfCorruption, Tag("<corruption>")]
     | Annotated[OfAttack, Tag("<attack>")]
-    | Annotated[OfTransfer, Tag("<transfer>")],
+    | Annotated[OfTransfer, Tag("<transfer>")]
+    | Annotated[OfNoise, Tag("<noise>")],
     Discriminator(
         _kind,
         custom_error_type="kind_of_perturbation",
-        custom_error_message="must be clean, or begin with attack:, corruption: or transfer:",
+        custom_error_message="must be clean, or begin with attack:, corruption:, noise: or transfer:",
     ),
 ]
 """Any perturbation of a recipe."""

@@ -23,22 +23,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from noiseopt.errors import UserError
 from noiseopt.experiments import reading
-from noiseopt.experiments.problems import Part, Place, as_user_error, broken
-from noiseopt.experiments.schema import (
-    SURROGATE,
-    Column,
-    Curves,
-    Data,
-    Evaluation,
-    Network,
-    Protocol,
-    Row,
-    Seed,
-    Surrogate,
-    Table,
-    TrainingSettings,
-    slug,
-)
+from noiseopt.experiments.problems import Part, Place, as_user_error, broken, nearest
+from noiseopt.experiments.rows import Composite, Network, OfRow, Row, Surrogate, TrainingSettings
+from noiseopt.experiments.schema import SURROGATE, Column, Curves, Data, Evaluation, Protocol, Seed, Table, slug
 from noiseopt.train import Training
 
 
@@ -48,10 +35,10 @@ class Recipe(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80, description="of the run's folder")
     title: str = ""
     data: Data
-    rows: list[Row] = Field(min_length=1)
+    rows: list[OfRow] = Field(min_length=1)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     surrogate: Surrogate | None = None
-    columns: list[Column] = Field(min_length=1)
+    columns: list[Column] = Field(description="none: the networks are trained and their curves kept")
     evaluation: Evaluation = Evaluation()
     curves: Curves = Curves()
     protocol: Protocol = "paper"
@@ -69,7 +56,14 @@ class Recipe(Part):
                     fix="rename it",
                     at=("rows", i, "label"),
                 )
-        _no_doubles([(c.key, c.protocol or self.protocol) for c in self.columns], at=("columns",), key="key")
+        self._rows_refer_to_earlier_ones()
+        measured: list[tuple[str, str]] = []
+        for i, column in enumerate(self.columns):
+            for protocol in self.protocols_of(column):
+                if (column.key, protocol) in measured:
+                    rule = f"is measured twice under the protocol {protocol}"
+                    broken(rule, got=column.key, fix="change or remove one", at=("columns", i, "key"))
+                measured.append((column.key, protocol))
         _no_doubles(self.seeds, at=("seeds",))
         _no_doubles(self.evaluation.noise, at=("evaluation", "noise"))
         for i, column in enumerate(self.columns):
@@ -79,6 +73,28 @@ class Recipe(Part):
                     "transfers from a surrogate, and the recipe has none", fix=fix, at=("columns", i, "perturbations")
                 )
         return self
+
+    def _rows_refer_to_earlier_ones(self) -> None:
+        earlier: dict[str, Row | Composite] = {}
+        for i, row in enumerate(self.rows):
+            named = row.of if isinstance(row, Composite) else [row.after] if row.after else []
+            key = "of" if isinstance(row, Composite) else "after"
+            for label in named:
+                if label not in earlier:
+                    fix = nearest(label, earlier) if earlier else "put that row before this one"
+                    broken("must name an earlier row", got=label, fix=fix, at=("rows", i, key))
+            if isinstance(row, Row) and row.pool is not None and row.after is None:
+                broken("needs after: the row whose examples they are", fix="add after: ...", at=("rows", i, "pool"))
+            if isinstance(row, Row) and row.after is not None:
+                before = earlier[row.after]
+                if not isinstance(before, Row) or (before.model, before.options) != (row.model, row.options):
+                    rule = "must name a trained row of the same network"
+                    broken(rule, got=row.after, fix="give it the same model and options", at=("rows", i, "after"))
+            earlier[row.label] = row
+
+    def protocols_of(self, column: Column) -> list[Protocol]:
+        """The protocols that `column` is measured under."""
+        return column.protocols or [self.protocol]
 
     def training_of(self, network: Network) -> Training:
         """The settings that `network` is trained with: its own over the recipe's over the defaults."""
@@ -102,7 +118,7 @@ class Recipe(Part):
         layout = {
             "title": self.title,
             "paper": self.table.paper,
-            "rows": [row.label for row in self.rows],
+            "rows": [row.label for row in self.rows if row.shown],
             "columns": [columns[key] for key in dict.fromkeys(c.key for c in self.columns)],
         }
         return {**self.model_dump(mode="json"), "table": layout}

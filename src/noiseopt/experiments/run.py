@@ -1,60 +1,36 @@
-"""Runs the cells of a recipe, one after another, in this process; what has its result already is not run again."""
+"""Runs a recipe in a folder: plans its cells, leaves out those that have their result, has the others run."""
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy
 import torch
 
-from noiseopt.concepts import Record
-from noiseopt.data import Dataset, Split, load, split
 from noiseopt.errors import UserError
-from noiseopt.evaluate import evaluate
 from noiseopt.experiments import events
-from noiseopt.experiments.cells import Measurement, Plan, Training, build_network, plan
-from noiseopt.experiments.events import Began, Ended, EpochDone, Failed, Listener, Note, Planned
-from noiseopt.experiments.folder import RunFolder
+from noiseopt.experiments.cells import Measurement, Training
+from noiseopt.experiments.events import Began, Ended, Failed, Listener, Note, Planned
+from noiseopt.experiments.executors import Executor, InProcess
+from noiseopt.experiments.folder import MODELS, SET_ASIDE, RunFolder
 from noiseopt.experiments.gallery import write_gallery
-from noiseopt.experiments.models import TrainedModels
+from noiseopt.experiments.grid import Grid, Outcome, effort
+from noiseopt.experiments.models import ModelFolder
+from noiseopt.experiments.planning import build_network
 from noiseopt.experiments.recipe import Recipe
-from noiseopt.experiments.shared import Workbench
+from noiseopt.experiments.rows import Row
 from noiseopt.experiments.store import Store
-from noiseopt.train import Epoch, train
+from noiseopt.experiments.work import Setting, Worker, usable_device
 
-# A multiple of the 128 images that the paper's L-BFGS attack takes at a time.
-BATCH_SIZE = 512
-Result = TypeVar("Result")
-
-
-@dataclass
-class Outcome:
-    """What came of a run: how many cells ran, and the errors of those that failed, by title."""
-
-    folder: Path
-    trained: int = 0
-    measured: int = 0
-    failures: dict[str, Exception] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the cells of a run share."""
-
-    pool: Dataset
-    data: Split
-    measured: Dataset
-    cells: Plan
-    store: Store
-    models: TrainedModels
+__all__ = ["Outcome", "Runner"]
 
 
 class Runner:
@@ -67,92 +43,109 @@ class Runner:
         runs_dir: str | Path = "runs",
         data_dir: str | Path | None = None,
         device: str | None = None,
+        executor: Executor | None = None,
         command: str = "",
         listener: Listener = events.ignore,
     ) -> None:
         """`data_dir`: see `noiseopt.data.load`. `device`: "cpu", "cuda", ...; None: the GPU, where there is one.
-        `command`: what the user typed, for run.json.
+        `executor`: where the cells run; None: in this process. `command`: what the user typed, for run.json.
 
         Raises:
-            UserError: there is no such device.
+            UserError: there is no such device, or the recipe's name is taken.
         """
+        if recipe.name == MODELS:
+            raise UserError("a recipe may not be named as the folder of all models", got=MODELS, fix="rename it")
         self.recipe = recipe
         self.folder = RunFolder(Path(runs_dir) / recipe.name)
-        self._data_dir = data_dir
-        self._device = usable_device(device)
+        self._executor = executor or InProcess()
+        self._setting = Setting(
+            recipe=json.dumps(recipe.as_dict()),
+            runs_dir=str(Path(runs_dir).absolute()),
+            data_dir=None if data_dir is None else str(Path(data_dir).absolute()),
+            device=self._executor.device(device),
+        )
         self._command = command
         self._tell = listener
 
-    def run(self, *, training: bool = True, measuring: bool = True) -> Outcome:
-        """Run the cells that have no result yet.
+    def run(self, *, training: bool = True, measuring: bool = True, seeds: Collection[int] | None = None) -> Outcome:
+        """Run the cells that have no result yet; with `seeds`, only those of these of the recipe's seeds.
 
         A cell that fails leaves out those that need it; the others are run, and the errors are in the Outcome.
 
         Raises:
-            UserError: the data cannot be had, a network cannot be built, the folder cannot be used; or, with
-                `training=False`, a row has not been trained.
+            UserError: the data cannot be had, a network cannot be built, the folder cannot be used, a seed is not in
+                the recipe; or, with `training=False`, a row has not been trained.
         """
+        for seed in seeds or ():
+            if seed not in self.recipe.seeds:
+                listed = ", ".join(map(str, self.recipe.seeds))
+                raise UserError(f"{self.recipe.name} has the seeds {listed}", got=seed, fix="choose among them")
         with self.folder.open():
-            work = self._prepare(training=training)
+            worker = self._worker()
             outcome = Outcome(self.folder.path)
-            with self.folder.described(self._about(work), outcome.failures):
-                if training:
-                    self._train_all(work, outcome)
-                if measuring:
-                    self._measure_all(work, outcome)
+            grid = self._grid(worker, outcome, training=training, measuring=measuring, seeds=seeds)
+            with self.folder.described(self._about(worker), outcome.failures):
+                if grid:
+                    with self._executor.open(worker) as crew:
+                        grid.run(crew)
+                if measuring and not outcome.failures:
+                    self._show_examples(worker, outcome)
             return outcome
 
-    def _prepare(self, *, training: bool) -> _Work:
-        source = self.recipe.data
-        pool = load(source.name or Path(str(source.path)), data_dir=self._data_dir, size=source.size)
-        data = split(pool, source.split, seed=source.split_seed)
-        measured = data.test
-        if (count := self.recipe.evaluation.images) is not None:
-            # The parts of a split are in random order, so the first images are a random sample.
-            measured = measured.span(0, min(count, len(measured)))
-        cells = plan(self.recipe, data, measured)
-        for cell in cells.trainings:
+    def _worker(self) -> Worker:
+        """What plans here, and makes the gallery; of a cluster's GPUs this machine may have none."""
+        try:
+            device = usable_device(self._setting.device)
+        except UserError:
+            device = usable_device(None)
+        return Worker(self._setting, device=device)
+
+    def _grid(
+        self, worker: Worker, outcome: Outcome, *, training: bool, measuring: bool, seeds: Collection[int] | None
+    ) -> Grid:
+        """The cells that are left. What the folder holds of an earlier version of the recipe is put aside."""
+        chosen = set(self.recipe.seeds if seeds is None else seeds)
+        trainings = {c.hash: c for c in worker.cells.trainings if not isinstance(c.network, Row) or c.seed in chosen}
+        measurements = {c.address: c for c in worker.cells.measurements if c.row.seed in chosen}
+        folders = {name: ModelFolder(self._setting.runs_dir, cell) for name, cell in trainings.items()}
+        done = {name: folder.epochs_done for name, folder in folders.items()}
+        for cell in trainings.values():
             # What is wrong with a network is better said now than after the others were trained.
-            build_network(cell.network, data.train, seed=cell.seed)
-            if not training:
-                self._check_trained(cell)
+            build_network(cell.network, worker.data.train, seed=cell.own_seed)
+            if not training and done[cell.hash] < cell.epochs:
+                rule = f"{cell.title} must be trained before it is measured"
+                got, fix = f"{done[cell.hash]} of {cell.epochs} epochs", "run `noiseopt train` with this recipe"
+                raise UserError(rule, got=got, fix=fix)
         store = Store(self.folder.path / "records.jsonl")
-        self._tidy(store, cells)
-        left = [cell.epochs - self.folder.epochs_done(cell) for cell in cells.trainings]
-        about = f"{pool.name}, {len(data.train):,} images to train on, {len(measured):,} to measure on; {self._device}"
+        if store.repaired:
+            self._tell(Note(store.repaired))
+        aside = self.folder.path / SET_ASIDE
+        if moved := store.set_aside({cell.address for cell in worker.cells.measurements}, aside):
+            self._tell(Note(f"{moved} numbers of another recipe, seed or version were moved to {aside}"))
+        to_train = [cell for name, cell in trainings.items() if not folders[name].complete]
+        to_measure = [c for name, c in measurements.items() if name not in store]
         self._tell(
             Planned(
                 name=self.recipe.name,
-                about=about,
-                trainings=len(left),
-                trained=left.count(0),
-                measurements=len(cells.measurements),
-                measured=len(store),
-                epochs=sum(left),
+                about=self._summary(worker),
+                trainings=len(trainings),
+                trained=len(trainings) - len(to_train),
+                measurements=len(measurements),
+                measured=len(measurements) - len(to_measure),
+                epochs=sum(cell.epochs - done[cell.hash] for cell in to_train),
+                groups=Counter(cell.group for cell in to_measure),
+                effort=sum(map(effort, to_measure)),
             )
         )
-        models = TrainedModels(self.folder, data.train, self._device)
-        return _Work(pool, data, measured.to(self._device), cells, store, models)
+        cells: list[Training | Measurement] = [*(to_train if training else []), *(to_measure if measuring else [])]
+        return Grid(cells, store=store, outcome=outcome, tell=self._tell)
 
-    def _check_trained(self, cell: Training) -> None:
-        done = self.folder.epochs_done(cell)
-        if done < cell.epochs:
-            rule, fix = f"{cell.title} must be trained before it is measured", "run `noiseopt train` with this recipe"
-            raise UserError(rule, got=f"{done} of {cell.epochs} epochs", fix=fix)
+    def _summary(self, worker: Worker) -> str:
+        counts = f"{len(worker.data.train):,} images to train on, {len(worker.data.test):,} to measure on"
+        return f"{worker.pool.name}, {counts}; {self._setting.device}"
 
-    def _tidy(self, store: Store, cells: Plan) -> None:
-        """Put aside what the folder holds of an earlier version of the recipe."""
-        if store.repaired:
-            self._tell(Note(store.repaired))
-        current = {cell.address for cell in cells.measurements}
-        numbers = store.set_aside(current, self.folder.set_aside_folder)
-        models = sum(self.folder.set_aside(cell) for cell in cells.trainings)
-        if numbers or models:
-            what = f"{numbers} numbers and {models} models"
-            self._tell(Note(f"{what} of another recipe, seed or version were moved to {self.folder.set_aside_folder}"))
-
-    def _about(self, work: _Work) -> dict[str, Any]:
-        counts = {"train": work.data.train, "validation": work.data.validation, "test": work.data.test}
+    def _about(self, worker: Worker) -> dict[str, Any]:
+        data = {"train": worker.data.train, "validation": worker.data.validation, "test": worker.data.test}
         return {
             "command": self._command,
             "recipe_name": self.recipe.name,
@@ -165,104 +158,28 @@ class Runner:
                 "numpy": numpy.__version__,
             },
             "data": {
-                "name": work.pool.name,
-                "hash": work.pool.hash,
-                "counts": {name: len(part) for name, part in counts.items()},
+                "name": worker.pool.name,
+                "hash": worker.pool.hash,
+                "counts": {name: len(part) for name, part in data.items()},
             },
+            "models": [{"label": c.label, "seed": c.seed, "folder": f"../{c.folder}"} for c in worker.cells.trainings],
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": str(self._device),
+            "device": self._setting.device,
         }
 
-    def _train_all(self, work: _Work, outcome: Outcome) -> None:
-        for cell in work.cells.trainings:
-            run = partial(self._train, cell, work.data)
-            if self.folder.epochs_done(cell) < cell.epochs:
-                outcome.trained += self._attempt(outcome, "train", cell.title, "", run) is not None
-            else:
-                run()  # returns at once; a crash after the last epoch may have left its curves unwritten
-
-    def _train(self, cell: Training, data: Split) -> Epoch:
-        def progress(epoch: int, epochs: int, line: Epoch) -> None:
-            self._tell(EpochDone(cell.title, epoch, epochs, line.train_loss, line.validation_accuracy))
-
-        history = train(
-            build_network(cell.network, data.train, seed=cell.seed),
-            data,
-            self.recipe.training_of(cell.network),
-            seed=cell.seed,
-            noise_validation=self.recipe.curves.noise,
-            test_curve=self.recipe.curves.test,
-            run_dir=self.folder.path / cell.folder,
-            about={"cell": cell.hash},
-            device=self._device,
-            progress=progress,
-        )
-        return history.epochs[-1]
-
-    def _measure_all(self, work: _Work, outcome: Outcome) -> None:
-        bench = Workbench()
-        for cell in work.cells.measurements:
-            if cell.address in work.store:
-                continue
-            if any(need.title in outcome.failures for need in cell.needs):
-                self._tell(Failed("measure", cell.title, "its network could not be trained"))
-                continue
-            run = partial(self._measure, cell, work, bench)
-            record = self._attempt(outcome, "measure", cell.title, cell.group, run)
-            if record is not None:
-                work.store.add(record)
-                outcome.measured += 1
-        if not outcome.failures:
-            run_gallery = partial(write_gallery, self.folder.path, self.recipe, work.cells, work.models, work.measured)
-            self._attempt(outcome, "gallery", "example images", "", run_gallery)
-
-    def _measure(self, cell: Measurement, work: _Work, bench: Workbench) -> Record:
-        surrogate = None if cell.surrogate is None else work.models[cell.surrogate]
-        seed = self.recipe.evaluation.seed
-        record = evaluate(
-            work.models[cell.row],
-            work.measured,
-            bench.perturbation(cell, surrogate, seed=seed),
-            draws=self.recipe.evaluation.draws,
-            noise=cell.noise,
-            batch_size=BATCH_SIZE,
-            seed=seed,
-        )
-        return cell.complete(record)
-
-    def _attempt(
-        self, outcome: Outcome, kind: str, title: str, group: str, work: Callable[[], Result]
-    ) -> Result | None:
+    def _show_examples(self, worker: Worker, outcome: Outcome) -> None:
+        """The gallery, once the networks that it shows are trained: those of the first seed."""
+        first = [c for c in worker.cells.trainings if not isinstance(c.network, Row) or c.seed == self.recipe.seeds[0]]
+        if not all(ModelFolder(self._setting.runs_dir, cell).epochs_done == cell.epochs for cell in first):
+            return
+        kind, title = "gallery", "example images"
         self._tell(Began(kind, title))
         clock = time.perf_counter()
+        images = worker.data.test.to(worker.device)
         try:
-            result = work()
-        except Exception as error:  # whatever is wrong with one cell, the others can still be run
+            said = write_gallery(self.folder.path, self.recipe, worker.cells, worker.models, images)
+        except Exception as error:  # the numbers are there, whatever is wrong with the pictures
             outcome.failures[title] = error
-            self._tell(Failed(kind, title, f"{error}" if isinstance(error, UserError) else repr(error)))
-            return None
-        self._tell(Ended(kind, title, _said(result), time.perf_counter() - clock, group))
-        return result
-
-
-def usable_device(name: str | None) -> torch.device:
-    """The device of that name, tried out; None: the GPU, where there is one.
-
-    Raises:
-        UserError: this machine, or this build of torch, does not have it.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.tolist()
-        return probe.device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device must be one this machine has ({reason})", got=name, fix="use cpu") from None
-
-
-def _said(result: object) -> str:
-    if isinstance(result, Epoch):
-        return f"loss {result.train_loss:.3f}, validation accuracy {result.validation_accuracy:.3f}"
-    return f"{result.value:.3f}" if isinstance(result, Record) else str(result)
+            self._tell(Failed(kind, title, str(error) if isinstance(error, UserError) else repr(error)))
+        else:
+            self._tell(Ended(kind, title, said, time.perf_counter() - clock))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BeforeValidator, Field, PlainValidator, create_model, field_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from noiseopt.data import DATASETS
 from noiseopt.experiments import reading
 from noiseopt.experiments.perturbations import OfPerturbation, OfTransfer
 from noiseopt.experiments.problems import Part, broken, known_keys, known_name
-from noiseopt.models import MODELS
-from noiseopt.train import Training
+from noiseopt.experiments.rows import Seed
 
 Number = Annotated[float, BeforeValidator(reading.number)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Protocol = Literal["paper", "strict"]
 SURROGATE = "surrogate"
 FROM_DATA = ("in_channels", "image_size", "classes")
@@ -29,27 +26,6 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower().replace("+", " plus ")).strip("-")
 
 
-def _word_or_number(*words: str, above: float) -> PlainValidator:
-    # A union would report one problem for each member.
-    def check(value: Any) -> str | float:
-        value = reading.number(value)
-        if isinstance(value, str) and value in words:
-            return value
-        usable = isinstance(value, int | float) and not isinstance(value, bool)
-        if not usable or not above < value < sys.float_info.max:
-            listed = ", ".join(words)
-            broken(f"must be {listed} or a number above {above:g}", got=value, fix=f"write {words[0]}")
-        return float(value)
-
-    return PlainValidator(check)
-
-
-def _patterns(value: Any) -> str | list[str]:
-    if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
-        return value
-    broken("must be all, linear, conv or a list of layer names", got=value, fix="write where: all")
-
-
 class Data(Part):
     """Which images: a data set by `name`, or your own by `path`; pooled, then split by ratios."""
 
@@ -58,6 +34,9 @@ class Data(Part):
     size: Annotated[int, Field(ge=1)] | None = Field(None, description="scale your own images to size × size")
     split: list[Annotated[Number, Field(gt=0)]] = Field([5, 1, 1], min_length=3, max_length=3)
     split_seed: Seed = 0
+    test: Literal["pooled", "original"] = Field(
+        "pooled", description="original: the data set's own test images; `split`'s first two numbers divide the others"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
@@ -67,59 +46,38 @@ class Data(Part):
             known_name(self.name, DATASETS, what="a data set", at=("name",))
             if self.size is not None:
                 broken("is for your own images", fix="leave it out: a named data set has its size", at=("size",))
+        if self.test == "original" and (self.name is None or DATASETS[self.name].counts is None):
+            broken("needs a data set that is divided", got="original", fix="write test: pooled", at=("test",))
         return self
 
 
-_fields: Any = {name: (field.annotation, field) for name, field in Training.model_fields.items()}
-TrainingSettings: Any = create_model(
-    "TrainingSettings",
-    __base__=Part,
-    __doc__="Settings of `noiseopt.train.Training`; one that is left out comes from the level above.",
-    **_fields,
-)
+def _each_level(value: Any) -> Any:
+    """`severity: [1, 3, 5]` stands for three perturbations; so does `distortion: {from: 0, to: 0.2, count: 3}`."""
+    if not isinstance(value, list):
+        return value
+    several: list[Any] = []
+    for entry in value:
+        name = next((n for n in ("severity", "distortion") if isinstance(entry, Mapping) and n in entry), None)
+        levels = _levels(entry[name]) if name else None
+        several += [entry] if levels is None else [{**entry, name: level} for level in levels]
+    return several
 
 
-class Noise(Part):
-    """Noise on the pre-activations, as `noiseopt.inject` takes it."""
-
-    where: Annotated[Any, PlainValidator(_patterns)] = "all"
-    sigma: Annotated[str | float, _word_or_number("learned", above=0)] = "learned"
-    init: Annotated[str | float, _word_or_number("published", "normal", "xavier", above=0)] = "published"
-    per: Literal["neuron", "channel", "layer"] = "neuron"
-    mean: bool = False
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-class Network(Part):
-    """A network, and what its training does differently from the recipe's `training`."""
-
-    model: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-
-    @model_validator(mode="after")
-    def _model_exists(self) -> Network:
-        if ":" not in self.model:
-            known_name(self.model, MODELS, what="a model or package.module:function", at=("model",))
-            known_keys(self.options, inspect.signature(MODELS[self.model]).parameters, at=("options",))
-        return self
-
-    @field_serializer("training")
-    def _only_what_was_given(self, training: Any) -> dict[str, Any]:
-        given: dict[str, Any] = training.model_dump(mode="json", exclude_unset=True)
-        return given
-
-
-class Row(Network):
-    """A row of the table: a network, with noise or without."""
-
-    label: str = Field(min_length=1, max_length=80)
-    noise: Noise | None = None
-
-
-class Surrogate(Network):
-    """The network that transfer attacks are crafted on: plain, trained apart, with a seed of its own."""
-
-    seed: Seed = 1000
+def _levels(value: Any) -> list[Any] | None:
+    """The values that a list or a range stands for; None where it is one value."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, Mapping):
+        return None
+    known_keys(value, ["from", "to", "count"])
+    first, last, count = (reading.number(value.get(key)) for key in ("from", "to", "count"))
+    if not (_is_number(first) and _is_number(last) and type(count) is int and 2 <= count <= 1000):
+        broken("must have numbers as from and to, and a count of 2 to 1000", fix="{from: 0, to: 0.2, count: 100}")
+    return [first + (last - first) * i / (count - 1) for i in range(count)]
 
 
 class Column(Part):
@@ -128,21 +86,38 @@ class Column(Part):
     key: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=80)
     title: str = ""
     group: Literal["", "White box", "Black box"] = ""
-    protocol: Protocol | None = Field(None, description="of this column, where it is not the recipe's")
-    perturbations: list[OfPerturbation] = Field(min_length=1)
+    protocols: list[Protocol] | None = Field(None, min_length=1, description="of this column; None: the recipe's")
+    perturbations: Annotated[list[OfPerturbation], BeforeValidator(_each_level)] = Field(min_length=1)
 
     @property
     def transfers(self) -> bool:
         return any(isinstance(p, OfTransfer) for p in self.perturbations)
 
 
-class Evaluation(Part):
-    """How every cell is measured."""
+class Measuring(Part):
+    """How a protocol measures, whatever the perturbation."""
 
-    draws: int = Field(default=20, ge=1, description="noise draws averaged for a prediction")
-    noise: list[bool] = Field(default=[True, False], min_length=1, description="a plain row has one state")
+    draws: int = Field(default=1, ge=1, description="noise draws averaged for a prediction")
     images: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many test images")
+    images_on_cpu: Annotated[int, Field(ge=1)] | None = Field(default=None, description="the same, without a GPU")
+
+    def count(self, *, available: int, on_cpu: bool) -> int:
+        """How many test images are measured: the first so many, which a split has put in random order."""
+        limits = [available, self.images, self.images_on_cpu if on_cpu else None]
+        return min(limit for limit in limits if limit is not None)
+
+
+class Evaluation(Part):
+    """How every cell is measured; `paper` and `strict` are the protocols that a column may name."""
+
+    noise: list[bool] = Field(default=[True, False], min_length=1, description="a plain row has one state")
     seed: Seed = 0
+    paper: Measuring = Measuring(draws=1)
+    strict: Measuring = Measuring(draws=20)
+
+    def of(self, protocol: str) -> Measuring:
+        """The settings of `protocol`."""
+        return self.strict if protocol == "strict" else self.paper
 
 
 class Curves(Part):
@@ -159,5 +134,5 @@ def _as_word(value: Any) -> Any:
 class Table(Part):
     """How the report lays the numbers out."""
 
-    paper: Annotated[Literal["3", "4", "5", "6"] | None, BeforeValidator(_as_word)] = None
+    paper: Annotated[Literal["3", "4", "5", "6", "ulicny-2"] | None, BeforeValidator(_as_word)] = None
     """The number of the paper's table to stand beside."""

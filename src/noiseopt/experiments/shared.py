@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from noiseopt.attacks import SignNoise
 from noiseopt.concepts import Perturbation, sample_ids
+from noiseopt.data import Dataset
+from noiseopt.distortions import sign_strengths
 from noiseopt.evaluate import describe
 from noiseopt.experiments.cells import Measurement
+from noiseopt.experiments.perturbations import OfNoise, Scene
+from noiseopt.noise import noise
 
 _LIMIT = 512 * 2**20  # bytes of images kept
 
@@ -37,16 +43,36 @@ class Remembered:
 
 
 class Workbench:
-    """The perturbation at hand. Cells come in the order of their perturbations, so one is enough."""
+    """The perturbation at hand. Cells come in the order of their batches, so one is enough."""
 
     def __init__(self) -> None:
         self._of: object = None
         self._perturbation: Perturbation | None = None
+        self._batch = ""
+        self._signs: SignNoise | None = None
 
-    def perturbation(self, cell: Measurement, surrogate: nn.Module | None, *, seed: int) -> Perturbation:
-        """What `cell` measures under; the same object for the cells that share it."""
-        of = (cell.perturbation, cell.surrogate)
-        if self._perturbation is None or self._of != of:
-            made = cell.perturbation.build(surrogate=surrogate, seed=seed)
+    def perturbation(
+        self, cell: Measurement, model: nn.Module, measured: Dataset, surrogate: nn.Module | None, *, seed: int
+    ) -> Perturbation:
+        """What `cell` measures under, for `model` and the images `measured`; one object for the cells that share it."""
+        of = (cell.perturbation, cell.surrogate, cell.data_hash)
+        if self._perturbation is None or self._of != of or not cell.perturbation.shared:
+            scene = None
+            if isinstance(cell.perturbation, OfNoise):
+                images, labels, samples = next(measured.batches(len(measured)))
+                scene = Scene(model, images, labels, samples)
+            if self._signs is not None and cell.batch == self._batch and scene is not None:
+                made: Perturbation = _stronger(self._signs, cell.perturbation.distortion, scene)
+            else:
+                with noise(model, on=cell.noise):
+                    made = cell.perturbation.build(surrogate=surrogate, seed=seed, scene=scene)
+            self._batch, self._signs = cell.batch, made if isinstance(made, SignNoise) else None
             self._of, self._perturbation = of, Remembered(made) if cell.perturbation.shared else made
         return self._perturbation
+
+
+def _stronger(noise: SignNoise, distortion: float, scene: Scene) -> SignNoise:
+    """The same signs at another distortion."""
+    images = scene.images[scene.samples.argsort()]  # in the order of the signs
+    (eps,) = sign_strengths([distortion], images, noise.signs)
+    return replace(noise, eps=eps, distortion=distortion)

@@ -1,0 +1,203 @@
+"""The rows of a recipe: networks that are trained, and what defences make of them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    create_model,
+    field_serializer,
+    model_validator,
+)
+from torch import nn
+
+from noiseopt.defences import DEFENCES
+from noiseopt.errors import UserError
+from noiseopt.experiments import reading
+from noiseopt.experiments.perturbations import OfAttack
+from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
+from noiseopt.models import MODELS
+from noiseopt.noise import OBJECTIVES, SigmaObjective
+from noiseopt.train import Training
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _word_or_number(*words: str, above: float) -> PlainValidator:
+    # A union would report one problem for each member.
+    def check(value: Any) -> str | float:
+        value = reading.number(value)
+        if isinstance(value, str) and value in words:
+            return value
+        usable = isinstance(value, int | float) and not isinstance(value, bool)
+        if not usable or not above < value < sys.float_info.max:
+            listed = ", ".join(words)
+            broken(f"must be {listed} or a number above {above:g}", got=value, fix=f"write {words[0]}")
+        return float(value)
+
+    return PlainValidator(check)
+
+
+def _patterns(value: Any) -> str | list[str]:
+    if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+        return value
+    broken("must be all, linear, conv or a list of layer names", got=value, fix="write where: all")
+
+
+_fields: Any = {name: (field.annotation, field) for name, field in Training.model_fields.items()}
+TrainingSettings: Any = create_model(
+    "TrainingSettings",
+    __base__=Part,
+    __doc__="Settings of `noiseopt.train.Training`; one that is left out comes from the level above.",
+    **_fields,
+)
+
+
+class Objective(Part):
+    """What σ minimises (`noiseopt.noise.OBJECTIVES`); every other key is a setting of that objective."""
+
+    model_config = ConfigDict(extra="allow")
+
+    objective: str = "loss"
+    examples: OfAttack | None = Field(default=None, description="adversarial: what σ's loss is of")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, value: Any) -> Any:
+        """Takes the place of the check of a Part with fixed keys."""
+        value = {"objective": value} if isinstance(value, str) else value
+        if not isinstance(value, Mapping) or not isinstance(value.get("objective", "loss"), str):
+            return value
+        value = {key: setting for key, setting in value.items() if setting is not None}
+        name = value.get("objective", "loss")
+        known_name(name, OBJECTIVES, what="an objective of σ", at=("objective",))
+        known_keys(value, ["objective", *inspect.signature(OBJECTIVES[name]).parameters])
+        return {key: reading.number(setting) for key, setting in value.items()}
+
+    @model_validator(mode="after")
+    def _makes_one(self) -> Objective:
+        try:
+            self.build()
+        except UserError as error:
+            refused(error)
+        except TypeError as error:
+            broken(f"is refused: {error}", fix="change its settings")
+        return self
+
+    def build(self) -> SigmaObjective:
+        """The objective itself."""
+        settings: dict[str, Any] = dict(self.model_extra or {})
+        if self.examples is not None:
+            settings["examples"] = self.examples.build(surrogate=None, seed=0)
+        return OBJECTIVES[self.objective](**settings)
+
+
+class Noise(Part):
+    """Noise on the pre-activations, as `noiseopt.inject` takes it; and what its σ is learned by."""
+
+    where: Annotated[Any, PlainValidator(_patterns)] = "all"
+    sigma: Annotated[str | float, _word_or_number("learned", above=0)] = "learned"
+    init: Annotated[str | float, _word_or_number("published", "normal", "xavier", above=0)] = "published"
+    per: Literal["neuron", "channel", "layer"] = "neuron"
+    mean: bool = False
+    objective: Objective = Objective()
+
+    def injected(self) -> dict[str, Any]:
+        """The keyword arguments of `noiseopt.inject`."""
+        return self.model_dump(exclude={"objective"})
+
+
+class Network(Part):
+    """A network, and what its training does differently from the recipe's `training`."""
+
+    model: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    adversary: OfAttack | None = Field(
+        None, description="adversarial training: every batch is replaced by its examples"
+    )
+
+    @model_validator(mode="after")
+    def _model_exists(self) -> Network:
+        if ":" not in self.model:
+            known_name(self.model, MODELS, what="a model or package.module:function", at=("model",))
+            known_keys(self.options, inspect.signature(MODELS[self.model]).parameters, at=("options",))
+        return self
+
+    @field_serializer("training")
+    def _only_what_was_given(self, training: Any) -> dict[str, Any]:
+        given: dict[str, Any] = training.model_dump(mode="json", exclude_unset=True)
+        return given
+
+
+class Row(Network):
+    """A row of the table: a network, with noise or without."""
+
+    label: str = Field(min_length=1, max_length=80)
+    noise: Noise | None = None
+    member: int = Field(default=0, ge=0, lt=1_000_000, description="number among networks that differ by seed alone")
+    after: str | None = Field(default=None, description="label of an earlier row, from whose weights training goes on")
+    pool: OfAttack | None = Field(
+        default=None, description="with `after`: train on the adversarial examples of all that went before, too"
+    )
+    shown: bool = Field(default=True, description="false: trained, for other rows, and not measured")
+
+
+class OfDefence(Part):
+    """A defence by name; every other key is a setting of that defence."""
+
+    model_config = ConfigDict(extra="allow")
+
+    defence: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, value: Any) -> Any:
+        """Takes the place of the check of a Part with fixed keys."""
+        value = {"defence": value} if isinstance(value, str) else value
+        if not isinstance(value, Mapping) or not isinstance(value.get("defence", ""), str):
+            return value
+        if "defence" in value:
+            known_name(value["defence"], DEFENCES, what="a defence", at=("defence",))
+        return {key: reading.number(setting) for key, setting in value.items()}
+
+    @property
+    def adds_noise(self) -> bool:
+        return bool((self.model_extra or {}).get("noise"))
+
+    def build(self, *models: nn.Module) -> nn.Module:
+        """The defended model."""
+        return DEFENCES[self.defence](*models, **(self.model_extra or {}))
+
+
+class Composite(Part):
+    """A row of the table that is not trained: what a defence makes of other rows."""
+
+    label: str = Field(min_length=1, max_length=80)
+    of: list[str] = Field(min_length=1, description="labels of earlier rows, in the order that the defence takes them")
+    defence: OfDefence
+    shown: bool = True
+    noise: None = None
+
+
+def _row_kind(value: Any) -> str:
+    composite = isinstance(value, Composite) or (isinstance(value, Mapping) and "of" in value)
+    return "<composite>" if composite else "<row>"
+
+
+OfRow = Annotated[Annotated[Row, Tag("<row>")] | Annotated[Composite, Tag("<composite>")], Discriminator(_row_kind)]
+"""Any row of a recipe."""
+
+
+class Surrogate(Network):
+    """The network that transfer attacks are crafted on: plain, trained apart, with a seed of its own."""
+
+    seed: Seed = 1000

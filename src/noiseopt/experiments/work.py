@@ -1,0 +1,230 @@
+"""What runs cells: one worker in one process. It is told a few cells by name, and tells what comes of each."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from noiseopt.concepts import Record
+from noiseopt.data import Dataset, Split, load
+from noiseopt.errors import UserError
+from noiseopt.evaluate import evaluate
+from noiseopt.experiments.cells import Measurement, Training
+from noiseopt.experiments.events import Began, EpochDone, Event, Note
+from noiseopt.experiments.models import ModelFolder, TrainedModels
+from noiseopt.experiments.planning import build_network, divided, plan, training_arguments
+from noiseopt.experiments.pools import with_pools
+from noiseopt.experiments.recipe import from_run
+from noiseopt.experiments.rows import Row
+from noiseopt.experiments.shared import Workbench
+from noiseopt.train import Epoch, train
+
+# A multiple of the 128 images that the paper's L-BFGS attack takes at a time.
+BATCH_SIZE = 512
+Cell = Training | Measurement
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run's workers have in common, as plain values: small enough to be sent anywhere."""
+
+    recipe: str
+    """As JSON; see `Recipe.as_dict`."""
+    runs_dir: str
+    data_dir: str | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells, by their keys, that one worker runs one after another: one training, or measurements."""
+
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell has its result."""
+
+    cell: str
+    result: Epoch | Record
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A cell raised an error; as text, since not every exception can be sent to another process."""
+
+    cell: str
+    error: str
+    users: bool
+    trace: str
+
+    @classmethod
+    def by(cls, error: Exception, cell: str) -> Broken:
+        """The cell that raised `error`."""
+        users = isinstance(error, UserError)
+        text = str(error) if users else "".join(traceback.format_exception_only(error)).strip()
+        return cls(cell, text, users, "".join(traceback.format_exception(error)))
+
+    def exception(self) -> Exception:
+        """What the worker's exception said, to be raised here."""
+        rule, _, fix = self.error.rpartition("; fix: ")
+        made = UserError(rule, fix=fix) if self.users else CellError(self.error)
+        made.add_note(self.trace)
+        return made
+
+
+@dataclass(frozen=True)
+class Over:
+    """A task has ended; cells of it of which nothing was told were lost, for this reason."""
+
+    reason: str = "its worker ended early"
+
+
+Message = Event | Done | Broken | Over
+Tell = Callable[[Message], None]
+
+
+class CellError(Exception):
+    """A cell raised something that is no UserError: a bug, ours or of the user's own model."""
+
+
+def key(cell: Cell) -> str:
+    """The name of a cell, equal in every process that plans the same recipe on the same data."""
+    return cell.hash if isinstance(cell, Training) else cell.address
+
+
+def needs(cell: Cell) -> tuple[Training, ...]:
+    """The trainings that must be done before `cell`."""
+    return cell.needs
+
+
+class Worker:
+    """Has the data, the plan and the trained models at hand, and runs cells."""
+
+    def __init__(self, setting: Setting, *, pool: Dataset | None = None, device: torch.device | None = None) -> None:
+        """`pool`: the data set, where it need not be read. `device`: where it is not the setting's own.
+
+        Raises:
+            UserError: the data cannot be had, or this machine has no such device.
+        """
+        self.setting = setting
+        self.device = device or usable_device(setting.device)
+        self.recipe = from_run(json.loads(setting.recipe), place="the recipe")
+        source = self.recipe.data
+        self.pool = pool or load(source.name or Path(str(source.path)), data_dir=setting.data_dir, size=source.size)
+        self.data = divided(self.pool, source)
+        self.cells = plan(self.recipe, self.data, device=torch.device(setting.device))
+        self.models = TrainedModels(setting.runs_dir, self.data.train, self.device)
+        cells: list[Cell] = [*self.cells.trainings, *self.cells.measurements]
+        self._by_key = {key(cell): cell for cell in cells}
+        self._bench = Workbench()
+
+    def run(self, task: Task, tell: Tell) -> None:
+        """Run the cells of `task`; whatever is wrong with one of them, the others can still be run."""
+        for name in task.cells:
+            clock = time.perf_counter()
+            try:
+                result = self._run(name, tell)
+            except Exception as error:
+                tell(Broken.by(error, name))
+            else:
+                tell(Done(name, result, time.perf_counter() - clock))
+
+    def _run(self, name: str, tell: Tell) -> Epoch | Record:
+        if name not in self._by_key:
+            rule = "all workers must have the same versions of noiseopt and torch, and the same data"
+            raise UserError(rule, fix="install the same on all machines")
+        cell = self._by_key[name]
+        tell(Began("train" if isinstance(cell, Training) else "measure", cell.title))
+        return self._train(cell, tell) if isinstance(cell, Training) else self._measure(cell)
+
+    def _train(self, cell: Training, tell: Tell) -> Epoch:
+        def progress(epoch: int, epochs: int, line: Epoch) -> None:
+            tell(EpochDone(cell.title, epoch, epochs, line.train_loss, line.validation_accuracy))
+
+        folder = ModelFolder(self.setting.runs_dir, cell)
+        with folder.locked(lambda: tell(Note(f"{cell.title}: another noiseopt trains it; waiting for that"))):
+            model, data = self._beginning(cell)
+            history = train(
+                model,
+                data,
+                self.recipe.training_of(cell.network),
+                seed=cell.own_seed,
+                noise_validation=self.recipe.curves.noise,
+                test_curve=self.recipe.curves.test,
+                run_dir=folder.path,
+                about={"cell": cell.hash},
+                **training_arguments(cell.network),
+                device=self.device,
+                progress=progress,
+            )
+        return history.epochs[-1]
+
+    def _beginning(self, cell: Training) -> tuple[nn.Module, Split]:
+        """The network before its training, and the images that it is trained on."""
+        model = build_network(cell.network, self.data.train, seed=cell.own_seed)
+        if cell.after is not None:
+            model.load_state_dict(self.models[cell.after].state_dict())
+        pool = cell.network.pool if isinstance(cell.network, Row) else None
+        if pool is None:
+            return model, self.data
+        networks = [self.models[earlier] for earlier in cell.needs]
+        return model, with_pools(self.data, networks, pool.build(surrogate=None, seed=cell.own_seed))
+
+    def _measure(self, cell: Measurement) -> Record:
+        surrogate = None if cell.surrogate is None else self.models[cell.surrogate]
+        seed = self.recipe.evaluation.seed
+        model, measured = self.models[cell.row], cell.measured(self.data).to(self.device)
+        record = evaluate(
+            model,
+            measured,
+            self._bench.perturbation(cell, model, measured, surrogate, seed=seed),
+            draws=cell.draws,
+            noise=cell.noise,
+            batch_size=BATCH_SIZE,
+            seed=seed,
+        )
+        return cell.complete(record)
+
+
+def perform(hire: Callable[[], Worker], task: Task, tell: Tell) -> None:
+    """Run `task` with the worker that `hire` gives; where it gives none, that is what is wrong with every cell."""
+    try:
+        worker = hire()
+    except Exception as error:
+        for name in task.cells:
+            tell(Broken.by(error, name))
+    else:
+        worker.run(task, tell)
+
+
+def local_device(name: str | None) -> str:
+    """The name of the device of this machine that is meant by `name`; errors as of `usable_device`."""
+    found = usable_device(name)
+    return name or str(found)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """The device of that name, tried out; None: the GPU, where there is one.
+
+    Raises:
+        UserError: this machine, or this build of torch, does not have it.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.tolist()
+        return probe.device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device must be one this machine has ({reason})", got=name, fix="use cpu") from None
