@@ -17,6 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from noiseopt.allocation import keep_freed_memory
+
 OUT = Path(__file__).parent / "out"
 
 
@@ -25,8 +27,10 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each variant, `rounds` times in turn: a neighbour's burst hits all variants, not one.
 
-    The order within a round alternates, so that none always runs in the cache that another left.
+    The order within a round alternates, so that none always runs in the cache that another left; and memory is kept
+    when freed, as in training, so that none pays for pages that another gave back.
     """
+    keep_freed_memory()
 
     def timed(work: Callable[[], object]) -> float:
         started = time.perf_counter()

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
+from noiseopt.allocation import keep_freed_memory
 from noiseopt.concepts import Perturbation
 from noiseopt.data import Dataset, Split
 from noiseopt.data.augment import augment
@@ -58,7 +59,7 @@ def train(
 
     With a `run_dir` every epoch ends with a checkpoint, and the same call goes on from there after an
     interruption; on the CPU, with as many threads, the weights are then bit for bit those of an uninterrupted
-    run. A finished run returns at once.
+    run. A finished run returns at once. On the CPU the process keeps what memory it frees (`noiseopt.allocation`).
 
     Args:
         model: images in [0, 1] → logits.
@@ -87,6 +88,8 @@ def train(
     if precision not in ("no", "bf16"):
         raise UserError("precision must be 'no' or 'bf16'", got=precision, fix="precision='no'")
     engine, place = _engine(device, tracker, run_dir)
+    if place.type == "cpu":
+        keep_freed_memory()
     rank, processes = engine.process_index, engine.num_processes
     objective = objective or SigmaObjective()
     identity = {f"training.{name}": value for name, value in training.model_dump(exclude_none=True).items()}

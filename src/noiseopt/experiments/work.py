@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from noiseopt.allocation import keep_freed_memory
 from noiseopt.concepts import Record
 from noiseopt.data import Dataset, Split, load
 from noiseopt.errors import UserError
@@ -116,6 +117,7 @@ class Worker:
         Raises:
             UserError: the data cannot be had, or this machine has no such device.
         """
+        keep_freed_memory()
         self.setting = setting
         self.device = device or usable_device(setting.device)
         self.recipe = from_run(json.loads(setting.recipe), place="the recipe")

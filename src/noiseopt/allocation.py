@@ -1,0 +1,24 @@
+"""How the C library hands memory out: freed memory is kept, and large tensors find it again."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Have this process keep what it frees, for the rest of its life; says whether the C library took the advice.
+
+    glibc returns large blocks to the system as soon as they are free, and the system clears every page when it hands it
+    out again. A training step of a small convolutional network on a CPU frees and takes the same 13 MB several times:
+    without this it takes up to 1.8 times as long. The process then holds on to the most that it ever used. Other C
+    libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not Linux, or not glibc
+        return False
+    taken = [mallopt(_M_MMAP_THRESHOLD, _LARGEST), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)]
+    return all(value == 1 for value in taken)
