@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Busy neighbours make spinning OpenMP threads ten times slower; yielding costs nothing measurable.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench reproduce clean
 demo: $(STAMP)
 	$(BIN)/noiseopt demo
 
@@ -21,6 +21,13 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Hours on two cores; stop it when you like, it goes on. The images come from NOISEOPT_DATA, or by download.
+TABLES ?= table3 figure3 why table4
+reproduce: $(STAMP)
+	$(BIN)/noiseopt reproduce $(TABLES)
+	for table in $(TABLES); do $(BIN)/noiseopt publish runs/$$table results/mnist || exit 1; done
+	$(BIN)/noiseopt replication results/mnist -o docs/replication.md
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
