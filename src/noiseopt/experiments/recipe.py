@@ -119,7 +119,8 @@ class Recipe(Part):
             "title": self.title,
             "paper": self.table.paper,
             "rows": [row.label for row in self.rows if row.shown],
-            "columns": [columns[key] for key in dict.fromkeys(c.key for c in self.columns)],
+            "columns": [columns[key] for key in dict.fromkeys(c.key for c in self.columns if not c.curve)],
+            "curves": [columns[key] for key in dict.fromkeys(c.key for c in self.columns if c.curve)],
         }
         return {**self.model_dump(mode="json"), "table": layout}
 

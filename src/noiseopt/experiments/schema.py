@@ -81,11 +81,15 @@ def _levels(value: Any) -> list[Any] | None:
 
 
 class Column(Part):
-    """A column of the table: the mean over its perturbations. A key may appear once for each protocol."""
+    """A column of the table: the mean over its perturbations. A key may appear once for each protocol.
+
+    Or, with `curve`, no column but a figure: a curve for each row, over the distortions of its perturbations.
+    """
 
     key: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=80)
     title: str = ""
     group: Literal["", "White box", "Black box"] = ""
+    curve: bool = False
     protocols: list[Protocol] | None = Field(None, min_length=1, description="of this column; None: the recipe's")
     perturbations: Annotated[list[OfPerturbation], BeforeValidator(_each_level)] = Field(min_length=1)
 
