@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST = 2**30
+_LARGEST = (2**30, 2**25)
+"""Of a block that is kept, in bytes; older versions of glibc allow no more than the second."""
 
 
 def keep_freed_memory() -> bool:
@@ -20,5 +21,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # not Linux, or not glibc
         return False
-    taken = [mallopt(_M_MMAP_THRESHOLD, _LARGEST), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)]
-    return all(value == 1 for value in taken)
+    # In this order: the second alone would freeze the first at its start, 128 kB, which is the worst of all.
+    taken = any(mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in _LARGEST)
+    return taken and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noiseopt.corruptions import RandomNoise, random_noise_at, random_noise_curve
+from noiseopt.corruptions import RandomNoise, random_noise_at
 from noiseopt.distortions import distortion
 from noiseopt.errors import UserError
 from noiseopt.evaluate import evaluate
@@ -54,14 +54,6 @@ def test_the_distortion_asked_for_is_measured_over_the_whole_set() -> None:
     assert distortion(IMAGES, torch.cat(parts)) == pytest.approx(0.1, abs=1e-7)
     # It is the set that has it, not every image.
     assert distortion(IMAGES[:1], noisy(noise)[:1]) != pytest.approx(0.1, abs=1e-5)
-
-
-def test_the_sets_of_a_curve_have_draws_of_their_own() -> None:
-    curve = random_noise_curve([0.0, 0.1, 0.1, 0.2], IMAGES, seed=10)
-    assert [noise.seed for noise in curve] == [10, 11, 12, 13]
-    for noise in curve:
-        assert distortion(IMAGES, noisy(noise, ids=None)) == pytest.approx(noise.distortion, abs=1e-7)
-    assert not torch.equal(noisy(curve[1]), noisy(curve[2]))
 
 
 def test_it_is_evaluated_and_recorded() -> None:

@@ -144,7 +144,7 @@ def test_a_broken_training_leaves_out_what_needs_it(cells: list[Cell], tmp_path:
 
 
 def test_what_was_lost_with_a_worker_is_run_again_and_what_was_told_is_not(cells: list[Cell], tmp_path: Path) -> None:
-    deaths = {"MLP, seed 0": 2, "clean (paper) on MLP+, noise on, seed 0": 1}
+    deaths = {"MLP, seed 0": 2, "Original: clean (paper) on MLP+, noise on, seed 0": 1}
 
     def play(crew: Crew, task: Task) -> Iterator[Message]:
         for name in task.cells:
@@ -160,12 +160,12 @@ def test_what_was_lost_with_a_worker_is_run_again_and_what_was_told_is_not(cells
     assert (outcome.trained, outcome.measured, outcome.failures) == (4, 25, {})
     assert len(records) == 25
     assert [e.title for e in events if isinstance(e, Died)] == [*["MLP, seed 0"] * 2, *list(deaths)[1:]]
-    clean = [task for task in titles(crew.started) if task[0].startswith("clean")]
+    clean = [task for task in titles(crew.started) if task[0].startswith("Original")]
     assert [len(task) for task in clean] == [5, 4]  # the first of the five had been told
 
 
 def test_a_cell_that_ends_every_worker_is_given_up_and_no_other(cells: list[Cell], tmp_path: Path) -> None:
-    deadly = "contrast 5 (paper) on MLP+, noise on, seed 0"
+    deadly = "contrast: contrast 5 (paper) on MLP+, noise on, seed 0"
 
     def play(crew: Crew, task: Task) -> Iterator[Message]:
         for name in task.cells:

@@ -164,6 +164,7 @@ WRONG = [
     ("init: published", "objective: entropi", r"noise\.objective\.objective must name an objective .*'entropy'\?"),
     ("init: published", "objective: {objective: entropy, prise: 1}", r"objective\.prise is not .* mean 'price'\?"),
     ("init: published", "objective: {objective: budget, mean_square: 0}", r"mean_square must be above 0; got 0"),
+    ("sigma: 1.0", "sigma: 1.0, objective: entropy", r"rows\[1\]\.noise\.objective is of learned noise; got entropy"),
     ("init: published", "objective: adversarial", r"noise\.objective is refused: .*'examples'"),
     ("label: MLP+", "adversary: {attack: fgms, eps: 1}, label: MLP+", r"adversary.* must name an attack; got fgms"),
     ("seeds: [0]", "seeds: [0, 0]", r"seeds\[1\] is the same as entry 0"),

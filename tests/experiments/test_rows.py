@@ -181,6 +181,10 @@ WRONG = [
     ("defence: committee", "defence: comittee", r"must name a defence; got comittee; fix: did you mean 'committee'"),
     ("after: Net\n", "after: Nett\n", r"rows\[3\]\.after must name an earlier row; got Nett"),
     ("after: Net\n", "after: Coder\n", r"rows\[3\]\.after must name a trained row of the same network; got Coder"),
+    ("kernel: 3", "kernl: 3", r"rows\[6\]\.defence\.kernl is not a known key; fix: did you mean 'kernel'"),
+    ("kernel: 3", "kernel: 4", r"rows\[6\]\.defence is refused: kernel must be an odd number .*; got 4"),
+    ("of: [Net, Coder]", "of: [Net]", r"rows\[7\]\.of must list 2 rows for denoise; got 1"),
+    ("noise: gaussian,", "noise: gaussian, draws: 5,", r"draws is for sign noise"),
     ("after: Net\n", "\n", r"rows\[3\]\.pool needs after"),
     ("count: 3", "count: 1", r"must have numbers as from and to, and a count of 2 to 1000"),
     ("to: 0.2", "too: 0.2", r"\.too is not a known key; fix: did you mean 'to'"),
@@ -210,3 +214,27 @@ def test_the_original_test_images_stay_the_test_images() -> None:
     pooled = divided(pool, Data(name="mnist", split=[3, 1, 1]))
     assert isinstance(pooled, Split)
     assert pooled.test.ids.tolist() == split(pool, (3, 1, 1), seed=0).test.ids.tolist()
+
+
+def test_training_may_go_on_with_noise_that_was_not_there_before(file: Path, tmp_path: Path) -> None:
+    noisy = "    after: Net\n    noise: {sigma: learned, init: 0.5}\n"
+    file.write_text(
+        STAGES.replace("    after: Net\n", noisy, 1).replace("after: Stage 1", "after: Net"), encoding="utf-8"
+    )
+    Runner(load(file), runs_dir=tmp_path / "runs").run(measuring=False)
+    there = worker(file, tmp_path / "runs")
+    stages = {cell.label: cell for cell in there.cells.trainings}
+    model, _ = there._beginning(stages["Stage 1"])
+    before = there.models[stages["Net"]].state_dict()
+    begun = model.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in before.items())
+    added = {name for name in begun if name not in before}
+    assert added == {"hidden1.noise.sigma", "output.noise.sigma"}
+    assert all(bool((begun[name] == 0.5).all()) for name in added)
+
+
+def test_a_recipe_without_columns_trains_and_that_is_all(file: Path, tmp_path: Path) -> None:
+    text = STAGES[: STAGES.index("columns:")] + "columns: []\n"
+    file.write_text(text, encoding="utf-8")
+    outcome = Runner(load(file), runs_dir=tmp_path / "runs").run()
+    assert (outcome.trained, outcome.measured, outcome.failures) == (5, 0, {})

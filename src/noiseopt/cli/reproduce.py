@@ -46,6 +46,10 @@ def reproduce(
     """
     chosen = _seeds(seeds)
     recipes = [running.recipe_named(name) for name in names]  # a mistake in the last is told before the first is run
+    from noiseopt.experiments.run import check_seeds
+
+    for recipe in recipes:
+        check_seeds(recipe, chosen)
     told = (executor_name, workers, address, gpus_per_cell)
     crew = _suited(device) if told == (None,) * 4 else executor(*told)
     outcomes: list[Outcome] = []

@@ -7,7 +7,7 @@ network robustness to common corruptions and perturbations*, ICLR 2019). `Random
 from noiseopt.corruptions.glass import glass_blur
 from noiseopt.corruptions.perturbation import CORRUPTIONS, Corruption
 from noiseopt.corruptions.pixelwise import contrast, gaussian_noise, impulse_noise
-from noiseopt.corruptions.random_noise import RandomNoise, random_noise_at, random_noise_curve
+from noiseopt.corruptions.random_noise import RandomNoise, random_noise_at
 
 __all__ = [
     "CORRUPTIONS",
@@ -18,5 +18,4 @@ __all__ = [
     "glass_blur",
     "impulse_noise",
     "random_noise_at",
-    "random_noise_curve",
 ]

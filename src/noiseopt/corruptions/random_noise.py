@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,18 +71,6 @@ def random_noise_at(distortion: float, images: Tensor, *, seed: int = 0, samples
     check_images(images)
     std = strength(distortion, images, _draws(RandomNoise(std=0.0, seed=seed).seed, images, samples))
     return RandomNoise(std=std, seed=seed, distortion=distortion)
-
-
-def random_noise_curve(
-    distortions: Sequence[float], images: Tensor, *, seed: int = 0, samples: Tensor | None = None
-) -> list[RandomNoise]:
-    """One `random_noise_at` for each of `distortions`, test set number k with draws of its own (those of `seed` + k).
-
-    The curves of Figs. 4 and 6 are 100 such sets; none depends on a model, so all models share them.
-    """
-    return [
-        random_noise_at(asked, images, seed=seed + number, samples=samples) for number, asked in enumerate(distortions)
-    ]
 
 
 def _draws(seed: int, images: Tensor, samples: Tensor | None) -> Tensor:

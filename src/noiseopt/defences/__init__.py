@@ -14,8 +14,13 @@ from noiseopt.defences.autoencoder import Denoised, denoise
 from noiseopt.defences.committee import Committee, committee
 from noiseopt.defences.low_pass import Blur, low_pass
 
+
+def _committee(*models: nn.Module, seed: int = 0) -> nn.Module:
+    return committee(models, seed=seed)
+
+
 DEFENCES: dict[str, Callable[..., nn.Module]] = {
-    "committee": lambda *models, **settings: committee(models, **settings),
+    "committee": _committee,
     "low_pass": low_pass,
     "denoise": denoise,
 }

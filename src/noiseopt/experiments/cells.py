@@ -121,7 +121,9 @@ class Measurement:
     @property
     def title(self) -> str:
         state = f", noise {'on' if self.noise else 'off'}" if self.row.noisy else ""
-        return f"{self.perturbation.title} ({self.protocol}) on {self.row.label}{state}, seed {self.row.seed}"
+        column, perturbation = self.column.title or self.column.key, self.perturbation.title
+        what = perturbation if perturbation == column else f"{column}: {perturbation}"
+        return f"{what} ({self.protocol}) on {self.row.label}{state}, seed {self.row.seed}"
 
     @property
     def group(self) -> str:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from noiseopt import checkpoint
 from noiseopt.errors import UserError
 
-RUN_FILES = ("run.json", "records.jsonl", "gallery.safetensors", "gallery.json", "report.html", ".lock")
+RUN_FILES = ("run.json", "records.jsonl", "gallery.safetensors", "gallery.json", "report.html")
 SET_ASIDE = "set-aside"
 MODELS = "models"
 """Beside the runs' folders, and shared by all of them."""
@@ -55,16 +55,24 @@ class RunFolder:
         """Remove what a run writes, and nothing else; of its models, those that no other run beside it has.
 
         Raises:
-            UserError: a file could not be removed.
+            UserError: another process is at work in it, or trains one of the models; or a file could not be removed.
         """
+        with self.open():
+            self._remove()
+
+    def _remove(self) -> None:
         others = [RunFolder(path.parent) for path in self.path.parent.glob("*/run.json") if path.parent != self.path]
         models = self._models() - {model for other in others for model in other._models()}
         try:
             for name in RUN_FILES:
                 (self.path / name).unlink(missing_ok=True)
-            for folder in (self.path / SET_ASIDE, *models):
-                if folder.is_dir():
+            if (self.path / SET_ASIDE).is_dir():
+                shutil.rmtree(self.path / SET_ASIDE)
+            for folder in filter(Path.is_dir, models):
+                with FileLock(folder / ".lock", timeout=0):
                     shutil.rmtree(folder)
+        except Timeout:
+            raise UserError(f"another noiseopt trains {folder}", fix="wait for it") from None
         except OSError as error:
             raise UserError(f"{self.path} could not be emptied", got=str(error), fix="remove it by hand") from None
 

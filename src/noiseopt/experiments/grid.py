@@ -60,15 +60,19 @@ class Grid:
 
         A batch of which a part must still wait comes last: that part will have to make it again.
         """
-        for whole in (True, False):
-            for name in self._waiting:
-                batch = [other for other in self._batches[self._batch[name]] if other in self._waiting]
-                ready = [other for other in batch if self._is_ready(other)]
-                if name in ready and (len(ready) == len(batch) or not whole):
-                    for other in ready:
-                        del self._waiting[other]
-                    return Task(tuple(ready))
-        return None
+        part: list[str] = []
+        for batch in dict.fromkeys(self._batch[name] for name in self._waiting):
+            waiting = [name for name in self._batches[batch] if name in self._waiting]
+            ready = [name for name in waiting if self._is_ready(name)]
+            if len(ready) == len(waiting):
+                return self._taken(ready)
+            part = part or ready
+        return self._taken(part) if part else None
+
+    def _taken(self, names: list[str]) -> Task:
+        for name in names:
+            del self._waiting[name]
+        return Task(tuple(names))
 
     def _is_ready(self, name: str) -> bool:
         return not any(need.hash in self._open for need in needs(self._open[name]))

@@ -176,6 +176,14 @@ class OfNoise(Part):
     distortion: Annotated[float, Field(ge=0, lt=1)]
     draws: Annotated[int, Field(strict=True, ge=1)] = 1
 
+    @model_validator(mode="after")
+    def _draws_are_of_gradients(self) -> OfNoise:
+        if self.noise == "gaussian" and self.draws != 1:
+            broken(
+                "is for sign noise: Gaussian noise has no gradient", got=self.draws, fix="leave it out", at=("draws",)
+            )
+        return self
+
     @property
     def shared(self) -> bool:
         return self.noise == "gaussian"

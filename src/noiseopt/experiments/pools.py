@@ -37,8 +37,10 @@ def with_pools(data: Split, networks: Sequence[nn.Module], perturbation: Perturb
 def _examples(data: Dataset, network: nn.Module, perturbation: Perturbation) -> Tensor:
     """`UInt8[N, C, H, W]`."""
     made = []
+    place = next(network.parameters()).device
     with evaluating(network):
-        for images, labels, ids in data.batches(_BATCH_SIZE):
+        for batch in data.batches(_BATCH_SIZE):
+            images, labels, ids = (tensor.to(place) for tensor in batch)
             examples = perturbation(network, images, labels, samples=ids).detach()
-            made.append(examples.mul(255).round().to(torch.uint8))
+            made.append(examples.mul(255).round().to(data.images.device, torch.uint8))
     return torch.cat(made)

@@ -110,6 +110,13 @@ class Noise(Part):
     mean: bool = False
     objective: Objective = Objective()
 
+    @model_validator(mode="after")
+    def _objective_has_something_to_learn(self) -> Noise:
+        if self.sigma != "learned" and self.objective != Objective():
+            fix = "write sigma: learned, or leave the objective out"
+            broken("is of learned noise", got=self.objective.objective, fix=fix, at=("objective",))
+        return self
+
     def injected(self) -> dict[str, Any]:
         """The keyword arguments of `noiseopt.inject`."""
         return self.model_dump(exclude={"objective"})
@@ -167,6 +174,8 @@ class OfDefence(Part):
             return value
         if "defence" in value:
             known_name(value["defence"], DEFENCES, what="a defence", at=("defence",))
+            parameters = inspect.signature(DEFENCES[value["defence"]]).parameters.values()
+            known_keys(value, ["defence", *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)])
         return {key: reading.number(setting) for key, setting in value.items()}
 
     @property
@@ -186,6 +195,19 @@ class Composite(Part):
     defence: OfDefence
     shown: bool = True
     noise: None = None
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Composite:
+        parameters = inspect.signature(DEFENCES[self.defence.defence]).parameters.values()
+        taken = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        if taken not in (0, len(self.of)):  # 0: any number
+            rule = f"must list {taken} row{'s' * (taken > 1)} for {self.defence.defence}"
+            broken(rule, got=len(self.of), fix="see noiseopt.defences", at=("of",))
+        try:
+            self.defence.build(*(nn.Identity() for _ in self.of))
+        except UserError as error:
+            refused(error, at=("defence",))
+        return self
 
 
 def _row_kind(value: Any) -> str:

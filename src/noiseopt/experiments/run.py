@@ -33,6 +33,14 @@ from noiseopt.experiments.work import Setting, Worker, usable_device
 __all__ = ["Outcome", "Runner"]
 
 
+def check_seeds(recipe: Recipe, seeds: Collection[int] | None) -> None:
+    """Raises UserError where one of `seeds` is not the recipe's."""
+    for seed in seeds or ():
+        if seed not in recipe.seeds:
+            listed = ", ".join(map(str, recipe.seeds))
+            raise UserError(f"{recipe.name} has the seeds {listed}", got=seed, fix="choose among them")
+
+
 class Runner:
     """One recipe in one folder, `<runs_dir>/<recipe.name>`. An interrupted run goes on where it was."""
 
@@ -76,10 +84,7 @@ class Runner:
             UserError: the data cannot be had, a network cannot be built, the folder cannot be used, a seed is not in
                 the recipe; or, with `training=False`, a row has not been trained.
         """
-        for seed in seeds or ():
-            if seed not in self.recipe.seeds:
-                listed = ", ".join(map(str, self.recipe.seeds))
-                raise UserError(f"{self.recipe.name} has the seeds {listed}", got=seed, fix="choose among them")
+        check_seeds(self.recipe, seeds)
         with self.folder.open():
             worker = self._worker()
             outcome = Outcome(self.folder.path)
@@ -169,6 +174,8 @@ class Runner:
 
     def _show_examples(self, worker: Worker, outcome: Outcome) -> None:
         """The gallery, once the networks that it shows are trained: those of the first seed."""
+        if not worker.cells.measurements:
+            return
         first = [c for c in worker.cells.trainings if not isinstance(c.network, Row) or c.seed == self.recipe.seeds[0]]
         if not all(ModelFolder(self._setting.runs_dir, cell).epochs_done == cell.epochs for cell in first):
             return

@@ -175,7 +175,10 @@ class Worker:
         """The network before its training, and the images that it is trained on."""
         model = build_network(cell.network, self.data.train, seed=cell.own_seed)
         if cell.after is not None:
-            model.load_state_dict(self.models[cell.after].state_dict())
+            # The weights are the same; noise that the network before had not, or had otherwise, is as at its start.
+            own, before = model.state_dict(), self.models[cell.after].state_dict()
+            known = {name: value for name, value in before.items() if name in own and value.shape == own[name].shape}
+            model.load_state_dict(own | known)
         pool = cell.network.pool if isinstance(cell.network, Row) else None
         if pool is None:
             return model, self.data

@@ -126,8 +126,9 @@ class Adversarial(SigmaObjective):
         self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
     ) -> Tensor:
         with evaluating(model):
+            # The loss too: in training mode batch norm would take the examples into its running statistics.
             perturbed = self.examples(model, images, labels, samples=samples).detach()
-        return F.cross_entropy(model(perturbed).float(), labels)
+            return F.cross_entropy(model(perturbed).float(), labels)
 
 
 OBJECTIVES: dict[str, type[SigmaObjective]] = {
