@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noiseopt import attacks, corruptions, data, defences, models
+    from noiseopt import attacks, corruptions, data, defences, distortions, models, saliency
+    from noiseopt.allocation import keep_freed_memory
     from noiseopt.concepts import Defence, Model, Perturbation, Record, clean
     from noiseopt.errors import UserError
     from noiseopt.evaluate import evaluate, predict
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 # Names are loaded when first used: `noiseopt --help` must not wait for torch, and the command line must be able to set
 # OMP_WAIT_POLICY before torch starts its threads. (noise, evaluate and train are functions under their modules' names.)
 _HOMES = {
+    "allocation": ("keep_freed_memory",),
     "concepts": ("Defence", "Model", "Perturbation", "Record", "clean"),
     "errors": ("UserError",),
     "evaluate": ("evaluate", "predict"),
@@ -51,7 +53,7 @@ _HOMES = {
     "train": ("Training", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("attacks", "corruptions", "data", "defences", "models")
+_MODULES = ("attacks", "corruptions", "data", "defences", "distortions", "models", "saliency")
 
 try:
     __version__ = version("noiseopt")
@@ -72,12 +74,15 @@ __all__ = [
     "corruptions",
     "data",
     "defences",
+    "distortions",
     "evaluate",
     "inject",
+    "keep_freed_memory",
     "models",
     "noise",
     "predict",
     "remove",
+    "saliency",
     "seed",
     "sigmas",
     "split_parameters",

@@ -8,5 +8,17 @@ from noiseopt.models.autoencoder import autoencoder
 from noiseopt.models.build import MODELS, build, load_external
 from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import Normalize, cnn, mlp
+from noiseopt.models.resnet import resnet18, resnet34
 
-__all__ = ["MODELS", "Normalize", "autoencoder", "build", "cnn", "lenet", "load_external", "mlp"]
+__all__ = [
+    "MODELS",
+    "Normalize",
+    "autoencoder",
+    "build",
+    "cnn",
+    "lenet",
+    "load_external",
+    "mlp",
+    "resnet18",
+    "resnet34",
+]
