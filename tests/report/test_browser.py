@@ -10,6 +10,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from noiseopt.report import write_report
+from tests.report.synthetic import write_published
+from tests.report.ulicny import HALF, about_of, curve_records, write_gallery
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,15 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Pat
     rows = ["CNN", "CNN-A+", "CNN-AN"]
     run = make_run(tmp_path_factory.mktemp("browser") / "run", rows=rows, conv=True, paper="4", images=2)
     return write_report(run)
+
+
+@pytest.fixture(scope="module")
+def by_distortion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run of curves."""
+    folder = tmp_path_factory.mktemp("curves")
+    target = write_published(folder, about_of("ulicny-figures"), curve_records(every=20))
+    write_gallery(target, list(HALF))
+    return write_report(target)
 
 
 @pytest.fixture(scope="module")
@@ -106,4 +117,31 @@ def test_it_prints_on_a4_without_cutting_a_table(browser: Any, report: Path, tmp
         "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim())",
     )
     assert cut == []
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "media"), [(1280, "screen"), (390, "screen"), (703, "print")])
+def test_figures_by_distortion_fit_and_can_be_read(browser: Any, by_distortion: Path, width: int, media: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(by_distortion.as_uri())
+    page.emulate_media(media=media)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    figures = """() => [...document.querySelectorAll('#distortion svg')].map(svg => {
+        const box = svg.getBoundingClientRect();
+        const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+        const meet = (a, b) => a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom;
+        return {
+            outside: texts.filter(([, b]) => b.left < box.left - 1 || b.right > box.right + 1
+                || b.top < box.top - 1 || b.bottom > box.bottom + 1).map(([t]) => t),
+            covered: texts.filter(([, a], i) => texts.some(([, b], j) => j < i && meet(a, b))).map(([t]) => t),
+            lowest: Math.min(...texts.map(([, b]) => b.height)),
+        };
+    })"""
+    found = page.evaluate(figures)
+    assert len(found) == 9
+    assert [f["outside"] + f["covered"] for f in found] == [[]] * 9
+    assert min(f["lowest"] for f in found) > 8
+    images = page.eval_on_selector_all(".grid img", "all => all.map(e => e.getBoundingClientRect().width)")
+    assert len(images) == 8 * 9
+    assert min(images) > 40
     page.close()

@@ -54,7 +54,8 @@ def test_a_corruption_counts_with_all_its_severities_only(source: Source) -> Non
     holed = [r for r in source.records if not (r.parameters.get("severity") == 5 and r.model_seed == 1)]
     assert numbers(holed)[cell].keys() == {0, 2}
     few = [r for r in source.records if r.parameters.get("severity", 1) <= 2]
-    assert cell not in numbers(few, severities={"contrast": range(1, 6)})
+    assert cell not in numbers(few, severities={("contrast", "paper"): range(1, 6)})
+    assert cell in numbers(few, severities={("contrast", "strict"): range(1, 6)})
     assert numbers(few)[cell].keys() == {0, 1, 2}
 
 

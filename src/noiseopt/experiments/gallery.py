@@ -17,11 +17,13 @@ from noiseopt.experiments.models import TrainedModels
 from noiseopt.experiments.perturbations import Clean, OfCorruption, OfPerturbation, Scene
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
+from noiseopt.experiments.schema import Column
 from noiseopt.experiments.store import digest
 from noiseopt.noise import noise
 
 IMAGES = 8
 _SEVERITY = 3
+_DISTORTIONS = 4
 
 
 def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedModels, measured: Dataset) -> str:
@@ -32,9 +34,10 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
     rows = _rows(recipe, cells)
     attacked = _attacked(recipe)
     shown = _perturbations(recipe)
-    made_of = digest(
-        [[cell.hash for cell in cells.trainings], measured.hash, recipe.evaluation.model_dump(), list(shown)]
-    )
+    looks = {title: perturbation.fingerprint() for title, perturbation in shown.items()}
+    made = {label: cell.hash for label, cell in rows.items()}
+    surrogates = [cell.hash for cell in cells.trainings if not isinstance(cell.network, Row)]
+    made_of = digest([made, surrogates, attacked, measured.hash, recipe.evaluation.model_dump(), looks])
     result = f"{IMAGES} images, attacks crafted on {attacked}"
     if _made_of(folder) == made_of:
         return result
@@ -96,18 +99,26 @@ def _attacked(recipe: Recipe) -> str:
 
 
 def _perturbations(recipe: Recipe) -> dict[str, OfPerturbation]:
-    """Title → perturbation: one of each column, a corruption at its middle severity; each once, clean first."""
+    """Title → perturbation: one of each column, a corruption at its middle severity, a few of a curve; each once, clean
+    first."""
     shown: dict[str, OfPerturbation] = {"clean": Clean()}
     for column in recipe.columns:
-        chosen = column.perturbations[0]
-        for p in column.perturbations:
-            if isinstance(p, OfCorruption) and p.severity == _SEVERITY:
-                chosen = p
         others = [p for p in recipe.protocols_of(column) if p != recipe.protocol]
         suffix = f" ({others[0]})" if others == recipe.protocols_of(column) else ""
-        if chosen not in shown.values():
-            shown[chosen.title + suffix] = chosen
+        for chosen in _chosen(column):
+            if chosen not in shown.values():
+                shown[chosen.title + suffix] = chosen
     return shown
+
+
+def _chosen(column: Column) -> list[OfPerturbation]:
+    several = column.perturbations
+    if column.curve:
+        # Evenly along the curve, without its beginning: so curves over one range are shown at equal distortions.
+        last = len(several) - 1
+        places = [max(round(last * part / _DISTORTIONS), min(1, last)) for part in range(1, _DISTORTIONS + 1)]
+        return [several[place] for place in dict.fromkeys(places)]
+    return [next((p for p in several if isinstance(p, OfCorruption) and p.severity == _SEVERITY), several[0])]
 
 
 def _different(data: Dataset) -> list[int]:

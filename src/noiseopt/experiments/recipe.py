@@ -23,9 +23,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from noiseopt.errors import UserError
 from noiseopt.experiments import reading
-from noiseopt.experiments.problems import Part, Place, as_user_error, broken, nearest
+from noiseopt.experiments.problems import Part, Place, as_user_error, broken, known_name, nearest
 from noiseopt.experiments.rows import Composite, Network, OfRow, Row, Surrogate, TrainingSettings
-from noiseopt.experiments.schema import SURROGATE, Column, Curves, Data, Evaluation, Protocol, Seed, Table, slug
+from noiseopt.experiments.schema import SURROGATE, Column, Curves, Data, Evaluation, Figure, Protocol, Seed, Table, slug
 from noiseopt.train import Training
 
 
@@ -44,6 +44,7 @@ class Recipe(Part):
     protocol: Protocol = "paper"
     seeds: list[Seed] = Field(default=[0], min_length=1)
     table: Table = Table()
+    figures: list[Figure] = Field([], description="of the curve columns; none: a plot of all rows for each of them")
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
@@ -72,7 +73,20 @@ class Recipe(Part):
                 broken(
                     "transfers from a surrogate, and the recipe has none", fix=fix, at=("columns", i, "perturbations")
                 )
+        self._figures_show_what_there_is()
         return self
+
+    def _figures_show_what_there_is(self) -> None:
+        shown = [row.label for row in self.rows if row.shown]
+        curves = [column.key for column in self.columns if column.curve]
+        for i, figure in enumerate(self.figures):
+            for key, named, known, what in (
+                ("rows", figure.rows, shown, "a row that is shown"),
+                ("columns", figure.columns, curves, "a column with curve: true"),
+            ):
+                _no_doubles(named, at=("figures", i, key))
+                for j, name in enumerate(named):
+                    known_name(name, known, what=what, at=("figures", i, key, j))
 
     def _rows_refer_to_earlier_ones(self) -> None:
         earlier: dict[str, Row | Composite] = {}
@@ -121,6 +135,7 @@ class Recipe(Part):
             "rows": [row.label for row in self.rows if row.shown],
             "columns": [columns[key] for key in dict.fromkeys(c.key for c in self.columns if not c.curve)],
             "curves": [columns[key] for key in dict.fromkeys(c.key for c in self.columns if c.curve)],
+            "figures": [figure.model_dump() for figure in self.figures],
         }
         return {**self.model_dump(mode="json"), "table": layout}
 

@@ -98,6 +98,14 @@ class Column(Part):
         return any(isinstance(p, OfTransfer) for p in self.perturbations)
 
 
+class Figure(Part):
+    """A figure of the report: a plot for each of its curve columns, with a line for each of its rows."""
+
+    title: str = Field(min_length=1, max_length=200)
+    rows: list[str] = Field(min_length=1, description="labels of rows that are shown, in the order of their colours")
+    columns: list[str] = Field(min_length=1, description="keys of curve columns")
+
+
 class Measuring(Part):
     """How a protocol measures, whatever the perturbation."""
 

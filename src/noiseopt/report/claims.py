@@ -3,7 +3,8 @@
 A cell of a claim compares two rows in one column (or one curve), by a paired t-test over the seeds of both. It is *as
 claimed* where the difference goes the claimed way and its 95 % interval excludes 0, *the other way* where the interval
 lies on the other side, *open* where it includes 0. Under one protocol a claim holds if all its cells are as claimed
-(for "generally" and "most": more than half). Over both protocols:
+(for "generally" and "most": more than half). A column may be a part of a curve (`sign:0-0.15`), and under the strict
+protocol another one, of the same attack made stronger. Over both protocols:
 
 - **holds**: under both.
 - **only under the paper's protocol**: under that, and not under the strict one.
@@ -38,36 +39,49 @@ class _Part(BaseModel):
 
 
 class Test(_Part):
-    """What decides a claim, as claims.yaml says; see there for the kinds."""
+    """What decides a claim, as the paper's file of claims says; see there for the kinds."""
 
     __test__ = False  # no test of pytest's
 
-    kind: Literal["greater", "mostly", "ratio", "comparable", "faster"]
-    table: Literal["3", "4"]
+    kind: Literal["greater", "mostly", "ratio", "gap", "comparable", "faster"]
+    table: Literal["3", "4", "ulicny-2", ""] = ""
+    figure: str = ""
     says: str
     rows: list[tuple[str, str]] = Field(min_length=1)
     columns: list[str] = []
     curves: list[Literal["train_loss", "validation_loss", "test_accuracy"]] = []
     claimed: dict[str, float] = {}
+    strict: list[str] = []
+    attack: bool = True
     margin: Annotated[float, Field(ge=0)] = 0.0
     note: str = ""
 
     @model_validator(mode="after")
     def _whole(self) -> Test:
-        needs = {"ratio": self.claimed, "faster": self.curves}.get(self.kind, self.columns)
+        needs = {"ratio": self.claimed, "gap": self.claimed, "faster": self.curves}.get(self.kind, self.columns)
         if not needs or sum(map(bool, (self.columns, self.curves, self.claimed))) != 1:
             raise ValueError(f"a test of kind {self.kind} names its columns, curves or claimed sizes, and no other")
         if (self.margin > 0) != (self.kind == "comparable"):
             raise ValueError("a margin belongs to comparable, and comparable needs one")
+        if bool(self.table) == bool(self.figure):
+            raise ValueError("a test is about a table or a figure of the paper")
+        if self.strict and (not self.attack or self.curves or len(self.claimed) > 1):
+            raise ValueError("columns of the strict protocol belong to an attack, and to one stated size at most")
         return self
+
+    @property
+    def once(self) -> bool:
+        """Is it measured once, for both protocols?"""
+        return self.kind == "faster" or not self.attack
 
     def each(self) -> list[Test]:
         """One Test for each verdict: a stated size is a claim of its own."""
         return [self.model_copy(update={"claimed": {key: size}}) for key, size in self.claimed.items()] or [self]
 
-    def cells(self) -> list[tuple[str, str, str]]:
-        """(A, B, column or curve) of every comparison."""
+    def cells(self, protocol: str = "paper") -> list[tuple[str, str, str]]:
+        """(A, B, column or curve) of every comparison under a protocol."""
         keys = [*self.columns, *self.curves, *self.claimed]
+        keys = self.strict if self.strict and protocol == "strict" else keys
         return [(a, b, key) for a, b in self.rows for key in keys]
 
 
@@ -79,16 +93,16 @@ class Sentence(_Part):
 
 
 class Passage(_Part):
-    """A paragraph of section 4.2."""
+    """A paragraph or a section of a paper."""
 
     place: str
     sentences: list[Sentence]
 
 
 @cache
-def passages() -> tuple[Passage, ...]:
-    """Every claim of section 4.2."""
-    text = files("noiseopt").joinpath("report", "claims.yaml").read_text(encoding="utf-8")
+def passages(file: str = "claims.yaml") -> tuple[Passage, ...]:
+    """Every claim of one paper."""
+    text = files("noiseopt").joinpath("report", file).read_text(encoding="utf-8")
     return tuple(Passage.model_validate(passage) for passage in yaml.safe_load(text))
 
 
@@ -175,7 +189,9 @@ def both(paper: Verdict, strict: Verdict) -> Verdict:
 
 
 def _outcome(test: Test, evidence: Evidence, protocol: str, noise: bool) -> Outcome:
-    cells = tuple(_compare(test, evidence, protocol, noise, *cell) for cell in test.cells())
+    cells = tuple(
+        _compare(test, evidence, "paper" if test.once else protocol, noise, *cell) for cell in test.cells(protocol)
+    )
     outcome = Outcome(cells, Verdict.FAILS)
     needed = len(cells) // 2 + 1 if test.kind == "mostly" else len(cells)
     verdict = Verdict.HOLDS if outcome.count(Answer.CLAIMED) >= needed else Verdict.FAILS
@@ -212,7 +228,7 @@ def _answer(size: Estimate, bound: float) -> Answer:
 
 
 def _shared_areas(curves: Sequence[Epochs], a: str, b: str, key: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Seed → mean over epochs of a curve, for A and B; only seeds where both have the same epochs, all with numbers."""
+    """Seed → mean over epochs of a curve, for A and B; only seeds where both have all epochs, with numbers."""
     areas: list[dict[int, tuple[tuple[int, ...], float]]] = [{}, {}]
     for found, row in zip(areas, (a, b), strict=True):
         for curve in curves:
@@ -221,14 +237,19 @@ def _shared_areas(curves: Sequence[Epochs], a: str, b: str, key: str) -> tuple[d
                 epochs = tuple(line["epoch"] for line in curve.lines)
                 found[curve.seed] = epochs, math.fsum(values) / len(values)  # type: ignore[arg-type]
     ours, theirs = areas
-    seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0]]
+    whole = max((epochs for found in areas for epochs, _ in found.values()), default=(), key=len)
+    seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0] == whole]
     return {seed: ours[seed][1] for seed in seeds}, {seed: theirs[seed][1] for seed in seeds}
 
 
 def in_the_paper(test: Test) -> tuple[int, int] | None:
-    """How many of a test's cells the paper's own table bears out by sign alone, and of how many; None for curves."""
-    if test.kind == "faster":
+    """How many of a test's cells the paper's own table bears out by sign alone, and of how many; None where it has no
+    such cells: those of a curve, and those that stand in the text alone.
+    """
+    if not test.table or test.kind == "faster":
         return None
     rows: Mapping[str, Mapping[str, float]] = paper_tables()[test.table]["rows"]
-    cells = [rows[a][key] - rows[b][key] for a, b, key in test.cells()]
+    cells = [rows[a][key] - rows[b][key] for a, b, key in test.cells() if key in rows[a]]
+    if not cells:
+        return None
     return sum(size > -test.margin for size in cells), len(cells)

@@ -86,7 +86,7 @@ def collect(run_dir: str | Path) -> Run:
     records = _records(folder / "records.jsonl", notes)
     layout = layout_of(about.get("recipe"), records, notes)
     curves, sigmas = _models(model_folders(folder, about), layout.rows, notes)
-    return Run(folder, about, layout, records, curves, sigmas, _gallery(folder, notes), notes)
+    return Run(folder, about, layout, records, curves, sigmas, read_gallery(folder, notes), notes)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -203,7 +203,8 @@ def _sigma(path: Path, notes: list[str]) -> dict[str, tuple[np.ndarray, np.ndarr
     }
 
 
-def _gallery(folder: Path, notes: list[str]) -> Gallery | None:
+def read_gallery(folder: Path, notes: list[str]) -> Gallery | None:
+    """The gallery of a run; None, and a note, where there is none that can be read."""
     if not (folder / "gallery.safetensors").is_file():
         notes.append("There is no gallery of images in this run.")
         return None

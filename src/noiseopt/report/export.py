@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from noiseopt.report.layout import COLUMNS, Column
+from noiseopt.report.layout import COLUMNS, Column, column_key
 from noiseopt.report.selection import FIELDS, value_of
 from noiseopt.report.sources import Source, numbers, severities_of
 from noiseopt.report.statistics import Estimate, estimate
-from noiseopt.report.table import PROTOCOLS
+from noiseopt.report.table import PROTOCOLS, distortions
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Pivot:
-    """Lines by run, row, protocol (the paper's first) and noise (on first)."""
+    """Lines by run, row, protocol (the paper's first) and noise (on first); `left_out`: the keys of curves, whose many
+    points are no number.
+    """
 
     lines: tuple[Line, ...]
     columns: tuple[Column, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def pivot(sources: Sequence[Source], *, whole_columns: bool = True) -> Pivot:
@@ -49,12 +52,18 @@ def pivot(sources: Sequence[Source], *, whole_columns: bool = True) -> Pivot:
 
     `whole_columns`: a corruption counts only with all severities that its recipe asks for. Say False where Records
     were chosen by severity.
+
+    A curve over distortions is no column, unless Records were chosen so that one distortion of it is left.
     """
     lines: list[Line] = []
+    left_out: dict[str, None] = {}
     columns: dict[str, Column] = {}
     for source in sources:
-        columns |= {column.key: column for column in source.layout.columns}
-        found = numbers(source.records, severities=severities_of(source.about) if whole_columns else None)
+        curves = {curve.key: curve for curve in source.layout.curves if len(distortions(source.records, curve.key)) > 1}
+        left_out |= dict.fromkeys(curves)
+        columns |= {c.key: c for c in (*source.layout.columns, *source.layout.curves) if c.key not in curves}
+        records = [record for record in source.records if column_key(record) not in curves]
+        found = numbers(records, severities=severities_of(source.about) if whole_columns else None)
         cells: dict[tuple[str, str, bool], dict[str, dict[int, float]]] = {}
         for cell, by_seed in found.items():
             cells.setdefault((cell.model, cell.protocol, cell.noise), {})[cell.column] = by_seed
@@ -64,7 +73,7 @@ def pivot(sources: Sequence[Source], *, whole_columns: bool = True) -> Pivot:
     used = {key for line in lines for key in line.cells}
     kept = [columns[key] for key in order if key in used]
     groups = list(dict.fromkeys(column.group for column in kept))
-    return Pivot(tuple(lines), tuple(sorted(kept, key=lambda column: groups.index(column.group))))
+    return Pivot(tuple(lines), tuple(sorted(kept, key=lambda column: groups.index(column.group))), tuple(left_out))
 
 
 def _place(row: str, rows: Sequence[str]) -> tuple[int, str]:
@@ -255,9 +264,14 @@ def _widest(column: Sequence[str]) -> int:
 
 
 def _foot(table: Pivot) -> str:
+    curves = f" Curves are not in this table ({', '.join(table.left_out)}): the report draws them, --long lists them."
+    return _about_seeds(table) + curves * bool(table.left_out)
+
+
+def _about_seeds(table: Pivot) -> str:
     counts = sorted({len(by_seed) for line in table.lines for by_seed in line.cells.values()})
     if not counts:
-        return "No column has been measured whole."
+        return "No column has been measured whole." if not table.left_out else "There is no column."
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     if counts[-1] == 1:
         return "Accuracy from one training seed: there is no interval over seeds."

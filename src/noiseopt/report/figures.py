@@ -112,16 +112,21 @@ def _label_ends(axes: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
 
 def _spread(wanted: Sequence[float], gap: float) -> list[float]:
     """Positions in increasing order, at least `gap` apart, each as near as can be to the one wanted."""
+    return spread(wanted, [index * gap for index in range(len(wanted))])
+
+
+def spread(wanted: Sequence[float], offsets: Sequence[float]) -> list[float]:
+    """The same for labels of any height: `offsets` are their places where all of them touch, the first at 0."""
     # Pool neighbours that collide around their common centre (as in isotonic regression).
     blocks: list[list[float]] = []
-    for index, place in enumerate(wanted):
-        blocks.append([place - index * gap, 1])
+    for place, offset in zip(wanted, offsets, strict=True):
+        blocks.append([place - offset, 1])
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (a, n), (b, m) = blocks[-2], blocks.pop()
             blocks[-1] = [(a * n + b * m) / (n + m), n + m]
     free = [mean for mean, size in blocks for _ in range(int(size))]
-    lowest, highest = 0.0, max(0.0, 1 - (len(free) - 1) * gap)
-    return [min(max(place, lowest), highest) + index * gap for index, place in enumerate(free)]
+    lowest, highest = 0.0, max(0.0, 1 - max(offsets, default=0.0))
+    return [min(max(place, lowest), highest) + offset for place, offset in zip(free, offsets, strict=True)]
 
 
 def sigma_panel(sigma: Sigma, layer: str, *, name: str) -> str:

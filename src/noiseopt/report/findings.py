@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from noiseopt.report.bydistortion import Panel
+from noiseopt.report.curve_findings import finding
 from noiseopt.report.layout import WHITE, Column, Layout, mapping
 from noiseopt.report.table import Cell, Table
 
@@ -35,10 +37,12 @@ class _Point:
     reference: Cell | None
 
 
-def headline(about: dict[str, Any], layout: Layout, tables: Sequence[Table]) -> Headline:
-    """The headline of a run; says so where there is too little for one."""
-    trained = _trained(about, layout, tables)
+def headline(about: dict[str, Any], layout: Layout, tables: Sequence[Table], panels: Sequence[Panel] = ()) -> Headline:
+    """The headline of a run; says so where there is too little for one. Curves count where there is no table."""
+    trained = _trained(about, layout, tables, panels)
     if not any(cell.known for table in tables for cell in table.cells()):
+        if panels:
+            return Headline(trained, *finding(panels))
         return Headline(trained, "Nothing has been measured yet.", "")
     noisy = [
         row
@@ -64,12 +68,15 @@ def _known(cells: dict[str, Cell]) -> bool:
     return any(cell.known for cell in cells.values())
 
 
-def _trained(about: dict[str, Any], layout: Layout, tables: Sequence[Table]) -> str:
+def _trained(about: dict[str, Any], layout: Layout, tables: Sequence[Table], panels: Sequence[Panel]) -> str:
     data = mapping(about.get("data"))
     images = mapping(data.get("counts")).get("train")
     cells = [cell for table in tables for cell in table.cells()]
-    rows, measured = len(layout.rows), sum(any(row in table.rows for table in tables) for row in layout.rows)
+    there = {row for table in tables for row in table.rows} | {line.row for panel in panels for line in panel.lines}
+    rows, measured = len(layout.rows), sum(row in there for row in layout.rows)
     seeds = {seed for cell in cells for seed in cell.seeds}
+    seeds |= {seed for panel in panels for line in panel.lines for seed in line.seeds}
+    counts = {cell.count for cell in cells} | {panel.images for panel in panels}
     text = f"{rows} model{'s' if rows != 1 else ''}" if rows else "No model"
     if measured < rows:
         text = f"{measured} of {text} measured so far" + "," * bool(data.get("name"))
@@ -79,8 +86,8 @@ def _trained(about: dict[str, Any], layout: Layout, tables: Sequence[Table]) -> 
         text += f" ({images:,} images)"
     if len(seeds) > 1:
         text += f", each from {len(seeds)} seeds"
-    if cells:
-        text += f"; measured on {_count({cell.count for cell in cells})} test images"
+    if counts:
+        text += f"; measured on {_count(counts)} test images"
     return text + "."
 
 

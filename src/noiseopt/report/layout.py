@@ -1,4 +1,4 @@
-"""Which rows and columns a table has, and what the paper printed in it."""
+"""Which rows and columns a table has, what the paper printed in it, and which figures a run has."""
 
 from __future__ import annotations
 
@@ -25,13 +25,31 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Plots:
+    """A figure that the recipe asks for: a plot for each of `columns` (keys of curves), a line for each of `rows`."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Rows by label and columns in order; `paper` is the number of the paper's table, "" for none."""
+    """Rows by label and columns in order; `paper` is the number of the paper's table, "" for none.
+
+    `curves`: columns that are no columns of a table, but curves over distortions; `figures`: how these are drawn.
+    """
 
     title: str
     paper: str
     rows: tuple[str, ...]
     columns: tuple[Column, ...]
+    curves: tuple[Column, ...] = ()
+    figures: tuple[Plots, ...] = ()
+
+    def is_curve(self, record: Record) -> bool:
+        """Is it a point of a curve, which no table may average?"""
+        return any(curve.key == column_key(record) for curve in self.curves)
 
 
 COLUMNS = {
@@ -66,14 +84,8 @@ def layout_of(recipe: object, records: Sequence[Record], notes: list[str]) -> La
     """The recipe's table, if any, with whatever rows and columns the Records have besides."""
     table = mapping(mapping(recipe).get("table"))
     rows = list(dict.fromkeys(row for row in _items(table.get("rows")) if isinstance(row, str)))
-    columns: dict[str, Column] = {}
-    for item in _items(table.get("columns")):
-        if isinstance(item, dict) and "key" in item:
-            key = str(item["key"])
-            columns[key] = Column(key, str(item.get("title") or key), str(item.get("group") or ""))
-        else:
-            notes.append("The recipe's table has a column without a key; it is left out.")
-    stray = {column_key(record) for record in records} - set(columns)
+    columns, curves = (_columns(table.get(name), notes) for name in ("columns", "curves"))
+    stray = {column_key(record) for record in records} - set(columns) - set(curves)
     for key in [*(key for key in COLUMNS if key in stray), *sorted(stray - set(COLUMNS))]:
         columns[key] = COLUMNS.get(key, Column(key, key.replace("_", " "), ""))
     rows += [row for row in dict.fromkeys(row_label(record) for record in records) if row not in rows]
@@ -81,7 +93,32 @@ def layout_of(recipe: object, records: Sequence[Record], notes: list[str]) -> La
     # Headings span neighbours, so a group must stand together; the first mention of a group sets its place.
     order = list(dict.fromkeys(column.group for column in columns.values()))
     together = sorted(columns.values(), key=lambda column: order.index(column.group))
-    return Layout(str(table.get("title") or ""), "" if paper is None else str(paper), tuple(rows), tuple(together))
+    figures = _figures(table.get("figures")) or [
+        Plots(curve.title, tuple(rows), (curve.key,)) for curve in curves.values()
+    ]
+    return Layout(
+        str(table.get("title") or ""), "" if paper is None else str(paper), tuple(rows), tuple(together),
+        tuple(curves.values()), tuple(figures),
+    )  # fmt: skip
+
+
+def _columns(value: object, notes: list[str]) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for item in _items(value):
+        if isinstance(item, dict) and "key" in item:
+            key = str(item["key"])
+            columns[key] = Column(key, str(item.get("title") or key), str(item.get("group") or ""))
+        else:
+            notes.append("The recipe's table has a column without a key; it is left out.")
+    return columns
+
+
+def _figures(value: object) -> list[Plots]:
+    return [
+        Plots(str(item.get("title") or ""), *(tuple(map(str, _items(item.get(key)))) for key in ("rows", "columns")))
+        for item in map(mapping, _items(value))
+        if item.get("rows") and item.get("columns")
+    ]
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from noiseopt.concepts import Record
 from noiseopt.report.export import markdown_table
-from noiseopt.report.layout import mapping
+from noiseopt.report.layout import mapping, row_label
 from noiseopt.report.models import row_labels
+from noiseopt.report.papers import Paper
+from noiseopt.report.settings import settings
 from noiseopt.report.sources import Numbers, Source, seeds_of
 from noiseopt.report.table import PROTOCOLS
-from noiseopt.report.views import settings
-
-INTERVALS = """\
-A number is a mean over training seeds, ± half of its 95 % t-interval over seeds: how far it would move if the same
-recipe were trained again. The test images are the same for every seed, so the interval does not hold their choice. A
-corruption's number is the mean over its five severities. What could not be computed is blank. The paper states
-neither intervals, nor seeds, nor whether the noise was on; its published code has it on for MNIST.
-"""
 
 
-def section(sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> Iterator[str]:
+def section(paper: Paper, sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> Iterator[str]:
     """Everything but the numbers."""
-    yield "".join(f"- {line}\n" for line in [*_data(sources), *_protocols(sources), *_seeds(sources, measured)])
-    yield INTERVALS
-    table = _settings(sources)
+    lines = [*_data(sources), *_protocols(paper, sources), *_seeds(sources, measured)]
+    yield "".join(f"- {line}\n" for line in lines)
+    yield paper.intervals
+    shown = [name for part in paper.sections if part.kind in ("table", "figures") for name in part.recipes]
+    table = _settings([sources[name] for name in shown if name in sources])
     if table:
         yield "The perturbations, with the settings that the Records state:\n"
         yield table
@@ -61,14 +57,8 @@ def _data(sources: Mapping[str, Source]) -> Iterator[str]:
     yield from (f"{', '.join(names)}: {text}." for text, names in made.items() if text)
 
 
-def _protocols(sources: Mapping[str, Source]) -> Iterator[str]:
+def _protocols(paper: Paper, sources: Mapping[str, Source]) -> Iterator[str]:
     records = [record for source in sources.values() for record in source.records]
-    says = {
-        "paper": "as published: no average over the noise in attacks (EOT), PGD without a random start, the published "
-        "L-BFGS",
-        "strict": "attacks average their gradients over the noise (EOT), PGD starts at random, the box-constrained "
-        "L-BFGS of Szegedy et al.",
-    }
     for protocol in PROTOCOLS:
         chosen = [record for record in records if record.protocol == protocol]
         if not chosen:
@@ -77,7 +67,7 @@ def _protocols(sources: Mapping[str, Source]) -> Iterator[str]:
         draws = sorted({record.draws for record in chosen if record.noise})
         noisy = f"; with noise on, a prediction averages {_listed(draws)} draw{'s' * (draws != [1])}" if draws else ""
         images = _listed(sorted({record.count for record in chosen}))
-        yield f"Protocol {protocol}: {says[protocol]}; {images} test images{noisy}."
+        yield f"Protocol {protocol}: {paper.protocols[protocol]}; {images} test images{noisy}."
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -87,23 +77,24 @@ def _listed(numbers: Sequence[int]) -> str:
 def _seeds(sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> Iterator[str]:
     for name, source in sources.items():
         wanted = seeds_of(source)
-        rows = row_labels(source.about) or list(source.layout.rows)
+        rows = [row for row in row_labels(source.about) if row in source.layout.rows] or list(source.layout.rows)
         if not rows or not mapping(source.about.get("recipe")).get("columns", source.records):
             continue
-        seeds = {row: {s for cell, by in measured[name].items() if cell.model == row for s in by} for row in rows}
+        curves = [(row_label(r), r.model_seed or 0) for r in source.records if source.layout.is_curve(r)]
+        pairs = {(cell.model, seed) for cell, by in measured[name].items() for seed in by} | set(curves)
+        seeds = {row: {seed for model, seed in pairs if model == row} for row in rows}
         behind = [f"{row}: {len(found)}" for row, found in seeds.items() if len(found) < len(wanted)]
         text = f"`{name}`: {len(rows)} models, each trained from {len(wanted)} seed{'s' * (len(wanted) != 1)} "
         text += f"({', '.join(map(str, wanted))}); {len(source.records):,} Records"
         yield f"{text}. Seeds measured so far: {'; '.join(behind)}." if behind else f"{text}."
 
 
-def _settings(sources: Mapping[str, Source]) -> str:
+def _settings(sources: Iterable[Source]) -> str:
     found: dict[tuple[str, str, str], None] = {}
-    for name in ("table3", "table4"):
-        if name in sources:
-            kept: list[Record] = [record for record in sources[name].records if record.perturbation != "clean"]
-            for line in settings(kept, sources[name].layout):
-                found[line["name"], line["protocol"], line["text"]] = None
+    for source in sources:
+        kept: list[Record] = [record for record in source.records if record.perturbation != "clean"]
+        for line in settings(kept, source.layout):
+            found[line["name"], line["protocol"], line["text"]] = None
     return (
         markdown_table(["Perturbation", "Protocol", "Settings"], [list(key) for key in found], left=3) if found else ""
     )

@@ -98,6 +98,11 @@ def _named(name: str, about: Mapping[str, Any]) -> tuple[str, int] | None:
     return labels.get(found[1], found[1]), int(found[2])
 
 
+def file_stem(title: str) -> str:
+    """What a file named after a title or a label is called, without its ending."""
+    return _slug(title)
+
+
 def _slug(label: str) -> str:
     from noiseopt.experiments.schema import slug  # torch comes with it: only where it is needed
 

@@ -12,11 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from noiseopt.errors import UserError
+from noiseopt.report.bydistortion import Drawing, all_panels, drawings
 from noiseopt.report.collect import CURVES, Run, Sigma, collect
 from noiseopt.report.findings import headline
 from noiseopt.report.layout import mapping
+from noiseopt.report.settings import settings
 from noiseopt.report.table import tables_of
-from noiseopt.report.views import examples, notes_on, settings, table_view
+from noiseopt.report.views import examples, notes_on, table_view
 
 _HERE = Path(__file__).parent
 
@@ -63,10 +65,11 @@ def render(run: Run) -> str:
     return environment.get_template("report.html.jinja").render(
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         title=run.layout.title or str(run.about.get("recipe_name") or run.folder.resolve().name),
-        headline=headline(run.about, run.layout, tables),
+        headline=headline(run.about, run.layout, tables, all_panels(run.records, run.layout)),
         notes=run.notes,
         tables=[table_view(table, run.layout, beside_paper=table is compared) for table in tables],
         table_notes=notes_on(tables, run.layout),
+        figures=[_figure(drawing, place) for place, drawing in enumerate(drawings(run.records, run.layout))],
         curves=_curves(run),
         sigmas=[_sigma(sigma, place) for place, sigma in enumerate(_first_seeds(run.sigmas)) if not _fixed(sigma)],
         fixed=[_held(sigma) for sigma in _first_seeds(run.sigmas) if _fixed(sigma)],
@@ -86,6 +89,17 @@ def _curves(run: Run) -> list[dict[str, Any]]:
 
     panels = [(TITLES[metric], curve_panel(run.curves, metric, rows=run.layout.rows)) for metric in CURVES]
     return [{"title": title, "svg": Markup(svg)} for title, svg in panels if svg]
+
+
+def _figure(drawing: Drawing, place: int) -> dict[str, Any]:
+    from noiseopt.report.plots import caption, how, panel_svg, rows_of
+
+    order = rows_of(drawing)
+    panels = [
+        {"title": caption(panel), "svg": Markup(panel_svg(panel, order=order, name=f"figure-{place}-{number}"))}
+        for number, panel in enumerate(drawing.panels)
+    ]
+    return {"title": drawing.title, "how": how(drawing), "panels": panels}
 
 
 def _first_seeds(sigmas: tuple[Sigma, ...]) -> list[Sigma]:

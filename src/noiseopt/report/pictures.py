@@ -19,8 +19,8 @@ COLOURS = ("#0072b2", "#cf5400", "#00805a", "#ad3f8b", "#9a6d00", "#4a4f57")
 _INK, _MUTED, _RULE = "#1d2126", "#5c636b", "#d9dce0"
 _TITLES = {**TITLES, "test_accuracy": "Test accuracy"}
 _TEXT = 11
-_DASHES: Any = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # once all colours are used
-_STYLE: Any = {
+DASHES: Any = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # once all colours are used
+STYLE: Any = {
     "text.color": _INK, "axes.edgecolor": _RULE, "grid.color": _RULE, "xtick.color": _RULE, "ytick.color": _RULE,
     "axes.labelcolor": _MUTED, "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED, "font.family": "DejaVu Sans",
 }  # fmt: skip
@@ -87,8 +87,8 @@ def _picture(panels: Mapping[str, Lines], *, across: int, size: tuple[int, int])
     width, height = size
     columns, rows = min(across, len(panels)), math.ceil(len(panels) / across)
     order = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    right = 28 + max(_width(name) for name in order)
-    with canvas(columns * width, rows * height) as figure, matplotlib.rc_context(_STYLE):
+    right = 28 + max(text_width(name) for name in order)
+    with canvas(columns * width, rows * height) as figure, matplotlib.rc_context(STYLE):
         for place, (title, lines) in enumerate(panels.items()):
             x, y = (place % columns) * width, (rows - 1 - place // columns) * height
             box = (x + 44, y + 40, width - 44 - right, height - 40 - 34)
@@ -108,7 +108,7 @@ def _panel(axes: Axes, title: str, lines: Lines, order: Sequence[str]) -> None:
         epochs, means, lows, highs = zip(*points, strict=True)
         place = order.index(name)
         colour = COLOURS[place % len(COLOURS)]
-        dash = _DASHES[place // len(COLOURS) % len(_DASHES)]
+        dash = DASHES[place // len(COLOURS) % len(DASHES)]
         axes.fill_between(epochs, lows, highs, color=colour, alpha=0.18, linewidth=0)
         axes.plot(epochs, means, color=colour, linestyle=dash, marker="o" if len(epochs) == 1 else "")
         ends[name] = (epochs[-1], means[-1], colour)
@@ -137,7 +137,7 @@ def _label(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
         axes.text(1 + 19 / box.width, at, name, transform=axes.transAxes, va="center_baseline", color=colour)
 
 
-def _width(text: str) -> float:
+def text_width(text: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

@@ -1,4 +1,7 @@
-"""A finished or growing run as published results: its Records, run.json and curves, without models or images."""
+"""A finished or growing run as published results: its Records, run.json and curves, without models.
+
+Nor are there images, but for a run of curves over distortions: what these look like is part of its result.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from noiseopt.errors import UserError
 from noiseopt.report.models import curve_files, file_name
 from noiseopt.report.sources import read
 
+GALLERY = ("gallery.safetensors", "gallery.json")
+
 
 def publish(run: str | Path, folder: str | Path) -> Path:
     """Copy what others need of `run` to `folder`/<recipe>/, and return that.
 
-    records.jsonl (whole lines only), run.json, and `curves/<row>-s<seed>.jsonl` for every model. Doing it again
-    brings the copy up to date.
+    records.jsonl (whole lines only), run.json, `curves/<row>-s<seed>.jsonl` for every model, and the gallery of a run
+    that has curves over distortions. Doing it again brings the copy up to date.
 
     Raises:
         UserError: no run, nothing measured or trained in it, or `folder` cannot be written.
@@ -38,6 +43,9 @@ def publish(run: str | Path, folder: str | Path) -> Path:
         if (source.folder / "records.jsonl").is_file():
             write_atomically(target / "records.jsonl", whole_lines((source.folder / "records.jsonl").read_bytes()))
         write_atomically(target / "run.json", (source.folder / "run.json").read_bytes())
+        for name in GALLERY if source.layout.curves else ():
+            if (source.folder / name).is_file():
+                write_atomically(target / name, (source.folder / name).read_bytes())
         for name, text in curves.items():
             write_atomically(target / "curves" / name, whole_lines(text, of_records=False))
     except OSError as error:

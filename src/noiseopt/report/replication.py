@@ -1,47 +1,53 @@
-"""The replication as one Markdown page with pictures, made from published results and nothing else."""
+"""The replication of a paper as one Markdown page with pictures, made from published results and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from noiseopt.checkpoint import write_atomically
 from noiseopt.errors import UserError
-from noiseopt.report import measuring, training
-from noiseopt.report.claims import Evidence
-from noiseopt.report.export import markdown_table, shown
+from noiseopt.report import distorted, measuring, training
+from noiseopt.report.bydistortion import span_numbers
+from noiseopt.report.claims import Evidence, passages
+from noiseopt.report.export import markdown_table
 from noiseopt.report.layout import COLUMNS, paper_tables
 from noiseopt.report.models import Epochs, read_epochs
-from noiseopt.report.sources import Numbers, Source, number_of, numbers, plain_rows, read, severities_of
+from noiseopt.report.papers import Paper, Section, paper_of
+from noiseopt.report.scales import Words
+from noiseopt.report.sources import Numbers, Source, number_of, numbers, plain_rows, read, severities_of, tabled
 from noiseopt.report.statistics import estimate
 from noiseopt.report.table import PROTOCOLS
-from noiseopt.report.verdicts import RULES, details, judged, name_of, overview, summary
+from noiseopt.report.verdicts import Judged, details, judged, name_of, overview, summary
 
-TABLES = {"3": "table3", "4": "table4"}
-"""The paper's tables → the recipes that replicate them."""
+
+@dataclass(frozen=True)
+class Results:
+    """What a document is made of, by recipe. `pictures` are added as they are drawn: file name → PNG."""
+
+    paper: Paper
+    sources: Mapping[str, Source]
+    measured: Mapping[str, Numbers]
+    curves: Mapping[str, Sequence[Epochs]]
+    words: Words
+    pictures: dict[str, bytes] = field(default_factory=dict)
 
 
 def write_replication(folder: str | Path, output: str | Path, *, command: str) -> Path:
-    """Write the page of the results in `folder` (one folder a recipe: table3, table4, figure3, why) to `output`.
+    """Write the page of the results in `folder` (one folder a recipe, such as table3/) to `output`.
 
-    Pictures go to figures/ beside it. `command` stands at its head. What was not measured yet is said so; the same
-    results give the same bytes.
+    Which paper it is about is known from the recipes. Pictures go to figures/ beside it. `command` stands at its head.
+    What was not measured yet is said so; the same results give the same bytes.
 
     Raises:
-        UserError: there is no result of these recipes in `folder`, or the page cannot be written.
+        UserError: there is no result of these recipes in `folder`, or of several papers; or the page cannot be written.
     """
     path = Path(output)
     found = {source.name: source for source in (read(p.parent) for p in sorted(Path(folder).glob("*/run.json")))}
-    known = {name: found[name] for name in (*TABLES.values(), "figure3", "why") if name in found}
-    if not known:
-        raise UserError(
-            "a folder of published results holds table3/, table4/, figure3/ or why/",
-            got=f"{folder}, with {', '.join(sorted(found)) or 'no results'}",
-            fix="fill it with `noiseopt publish runs/table3 DIR`",
-        )
-    curves = {name: read_epochs(source.folder, source.about) for name, source in known.items()}
-    page, pictures = render(known, curves, command=command)
+    paper = paper_of(found, folder=str(folder))
+    page, pictures = render(paper, {name: found[name] for name in paper.recipes if name in found}, command=command)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if pictures:
@@ -54,73 +60,110 @@ def write_replication(folder: str | Path, output: str | Path, *, command: str) -
     return path
 
 
-def render(
-    sources: Mapping[str, Source], curves: Mapping[str, Sequence[Epochs]], *, command: str
-) -> tuple[str, dict[str, bytes]]:
+def render(paper: Paper, sources: Mapping[str, Source], *, command: str) -> tuple[str, dict[str, bytes]]:
     """The page, and its pictures by file name."""
-    measured = {name: numbers(s.records, severities=severities_of(s.about)) for name, s in sources.items()}
-    of_figure = curves.get("figure3") or curves.get("table3") or []
-    evidence = Evidence(
-        {cell: by_seed for name in TABLES.values() for cell, by_seed in measured.get(name, {}).items()},
-        frozenset(row for name in TABLES.values() if name in sources for row in plain_rows(sources[name])),
-        of_figure,
+    names = {c.key: c.title for s in sources.values() for c in (*s.layout.columns, *s.layout.curves)}
+    results = Results(
+        paper,
+        sources,
+        {name: numbers(tabled(s), severities=severities_of(s.about)) for name, s in sources.items()},
+        {name: read_epochs(source.folder, source.about) for name, source in sources.items()},
+        Words(paper.scale, paper.noise_off, {key: title for key, title in names.items() if key not in COLUMNS}),
     )
-    claims = judged(evidence)
-    pictures: dict[str, bytes] = {}
+    claims = judged(_evidence(results), paper.claims)
     parts = [
         f"Made by `{command}` from the Records published there. Do not edit: run it again.\n",
-        "# Replication of section 4.2: MNIST\n",
-        "What Xiao, Zhang and Peng, *Noise Optimization for Artificial Neural Networks*, report on MNIST (Tables 3 and "
-        "4, Figure 3), measured again, under the paper's protocol and under a stricter one. How σ could be trained "
-        "otherwise stands at the end.\n",
+        f"# {paper.heading}\n",
+        f"{paper.about}\n",
         f"{summary(claims)}\n",
         "## How it was measured\n",
-        *measuring.section(sources, measured),
+        *measuring.section(paper, sources, results.measured),
     ]
-    for number, recipe in TABLES.items():
-        parts.append(f"## Table {number}: {paper_tables()[number]['caption']}\n")
-        parts += _table(number, sources.get(recipe), measured.get(recipe, {}))
-    parts += ["## The paper's claims\n", RULES, overview(claims), "## Claim by claim\n", *details(claims)]
-    parts += ["## Figure 3: training curves\n", *training.section(of_figure, pictures)]
-    parts += ["## Why: other ways to train σ\n"]
-    parts += training.why(sources.get("why"), measured.get("why", {}), curves.get("why", []), pictures)
-    return "\n".join(parts).rstrip() + "\n", pictures
+    for section in paper.sections:
+        parts.append(f"## {section.title}\n")
+        parts += _section(section, results, claims)
+    return "\n".join(parts).rstrip() + "\n", results.pictures
 
 
-def _table(number: str, source: Source | None, found: Numbers) -> Iterator[str]:
+def _evidence(results: Results) -> Evidence:
+    shown = [name for s in results.paper.sections if s.kind in ("table", "figures") for name in s.recipes]
+    there = [name for name in shown if name in results.sources]
+    found = {cell: by_seed for name in there for cell, by_seed in results.measured[name].items()}
+    tests = [t for passage in passages(results.paper.claims) for sentence in passage.sentences for t in sentence.tests]
+    keys = [key for test in tests for protocol in PROTOCOLS for _, _, key in test.cells(protocol)]
+    for name in there:
+        found |= span_numbers(results.sources[name].records, results.sources[name].layout, keys)
+    plain = frozenset(row for name in there for row in plain_rows(results.sources[name]))
+    return Evidence(found, plain, _of_training(results))
+
+
+def _of_training(results: Results) -> Sequence[Epochs]:
+    recipes = [name for section in results.paper.sections if section.kind == "training" for name in section.recipes]
+    return next((curves for name in recipes if (curves := results.curves.get(name))), [])
+
+
+def _section(section: Section, results: Results, claims: Judged) -> Iterator[str]:
+    recipe = next((name for name in section.recipes if name in results.sources), "")
+    source, found = results.sources.get(recipe), results.measured.get(recipe, {})
+    if section.kind == "claims":
+        yield from (results.paper.rules, overview(claims, results.words), "## Claim by claim\n")
+        yield from details(claims, results.words)
+    elif section.kind == "table":
+        yield from _table(section.table, source, found, results.words)
+    elif section.kind == "training":
+        yield from training.section(_of_training(results), results.pictures)
+    elif section.kind == "why":
+        yield from training.why(source, found, results.curves.get(recipe, []), results.pictures)
+    elif section.kind == "images":
+        yield from distorted.images(source, results.pictures)
+    else:
+        yield from distorted.figures(source, results.pictures)
+
+
+def _table(number: str, source: Source | None, found: Numbers, words: Words) -> Iterator[str]:
     if source is None or not found:
         yield "Not measured yet.\n"
         return
     plain = plain_rows(source)
     for protocol in PROTOCOLS:
-        for noise in (True, False):
-            yield f"### Protocol {protocol}, noise {'on' if noise else 'off'}\n"
-            yield from _grid(number, found, plain, protocol=protocol, noise=noise)
+        for noise in (True, False) if words.noise_off else (True,):
+            yield f"### Protocol {protocol}" + (f", noise {'on' if noise else 'off'}" if words.noise_off else "") + "\n"
+            yield from _grid(number, source, found, plain, words, protocol=protocol, noise=noise)
 
 
-def _grid(number: str, found: Numbers, plain: set[str], *, protocol: str, noise: bool) -> Iterator[str]:
+def _keys(number: str, source: Source, found: Numbers, protocol: str) -> list[str]:
+    """The columns: those that the paper printed, then what else was measured under the protocol."""
+    rows: Mapping[str, Mapping[str, float]] = paper_tables()[number]["rows"]
+    printed = dict.fromkeys(key for row in rows.values() for key in row)
+    measured = {cell.column for cell in found if cell.protocol == protocol}
+    return [*printed, *(c.key for c in source.layout.columns if c.key in measured and c.key not in printed)]
+
+
+def _grid(
+    number: str, source: Source, found: Numbers, plain: set[str], words: Words, *, protocol: str, noise: bool
+) -> Iterator[str]:
     """Ours, mean ± half the interval; with the noise on, as the paper has it, the printed numbers below each row."""
     printed: Mapping[str, Any] = paper_tables()[number]["rows"]
-    columns = [*COLUMNS.values()]
+    columns = _keys(number, source, found, protocol)
     rows, missing, alone = [], 0, 0
     for row in printed:
         if not noise and row in plain:  # it stands above: it has no noise to switch off
             continue
-        cells = [number_of(found, row, c.key, protocol=protocol, noise=noise, plain=plain) for c in columns]
+        cells = [number_of(found, row, key, protocol=protocol, noise=noise, plain=plain) for key in columns]
         counts = sorted({len(cell) for cell in cells if cell})
         missing += sum(not cell for cell in cells)
         alone += counts[:1] == [1]
         seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
         state = f"ours, {seeds} seed{'s' if seeds != '1' else ''}" if counts else "not measured yet"
-        rows.append([row, state, *(shown(estimate(cell.values())) for cell in cells)])
+        rows.append([row, state, *(words.number(estimate(cell.values())) for cell in cells)])
         if noise:
             rows.append(
-                ["", "paper", *(f"{printed[row][c.key]:.3f}" if c.key in printed[row] else "" for c in columns)]
+                ["", "paper", *(words.printed(printed[row][key]) if key in printed[row] else "" for key in columns)]
             )
     if not any(any(row[2:]) for row in rows if row[1] != "paper"):
         yield "Not measured yet.\n"
         return
-    yield markdown_table(["Model", "", *(name_of(column.key) for column in columns)], rows, left=2)
+    yield markdown_table(["Model", "", *(name_of(key, words) for key in columns)], rows, left=2)
     if alone:
         yield "A number without ± is from a single seed: there is no interval.\n"
     if missing:

@@ -41,6 +41,9 @@ class Cell(NamedTuple):
 Numbers = dict[Cell, dict[int, float]]
 """Cell → training seed → the column's number."""
 
+SOLVED = ("eps", "std")
+"""Settings that noise of an asked distortion was given so that it has it."""
+
 
 def read(folder: str | Path) -> Source:
     """The run or the published results in `folder`. Raises UserError where there is no run.json."""
@@ -73,7 +76,7 @@ def read_all(folders: Iterable[str | Path]) -> list[Source]:
     return sources
 
 
-def numbers(records: Iterable[Record], *, severities: Mapping[str, Iterable[int]] | None = None) -> Numbers:
+def numbers(records: Iterable[Record], *, severities: Mapping[tuple[str, str], Iterable[int]] | None = None) -> Numbers:
     """The number of every cell and seed: the mean over the column's perturbations (a corruption's severities).
 
     A cell is left out for a seed where perturbations of its column are missing, where one was measured twice with
@@ -93,7 +96,8 @@ def numbers(records: Iterable[Record], *, severities: Mapping[str, Iterable[int]
             # Measured again alike, the later Record counts.
             measured[cell, record.model_seed or 0][what][f"{record.draws} {_draws(record)}"] = record
             wanted[column, protocol].add(what)
-            for level in (severities or {}).get(column, ()):
+            asked = severities or {}
+            for level in (*asked.get((column, protocol), ()), *asked.get((column, ""), ())):
                 if severity(record) is not None:
                     wanted[column, protocol].add(_perturbation(record, level))
     found: Numbers = defaultdict(dict)
@@ -106,17 +110,29 @@ def numbers(records: Iterable[Record], *, severities: Mapping[str, Iterable[int]
     return {cell: dict(sorted(by_seed.items())) for cell, by_seed in found.items()}
 
 
+def tabled(source: Source) -> tuple[Record, ...]:
+    """The Records that belong into tables: all but the points of curves."""
+    return tuple(record for record in source.records if not source.layout.is_curve(record))
+
+
 def _perturbation(record: Record, level: int | None = None) -> str:
     """What was measured, without the draws; `level`: as if at that severity."""
-    settings = _without_draws(record.parameters)
+    settings = _asked(record.parameters)
     if level is not None:
         settings["severity"] = level
     return f"{record.perturbation} {json.dumps(settings, sort_keys=True, default=str)}"
 
 
-def _without_draws(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    inner = {key: _without_draws(value) if isinstance(value, dict) else value for key, value in parameters.items()}
-    return {key: value for key, value in inner.items() if key != "draws"}
+def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the draws, and without what was solved for so that the distortion is the one asked for:
+    that is another number for every model.
+    """
+    left_out = {"draws", *(SOLVED if "distortion" in parameters else ())}
+    return {
+        key: _asked(value) if isinstance(value, dict) else value
+        for key, value in parameters.items()
+        if key not in left_out
+    }
 
 
 def _draws(record: Record) -> str:
@@ -132,26 +148,32 @@ def _all_draws(parameters: Mapping[str, Any]) -> Iterator[object]:
             yield value
 
 
-def severities_of(about: Mapping[str, Any]) -> dict[str, set[int]]:
-    """Column → the severities that the recipe asks for."""
-    asked: dict[str, set[int]] = defaultdict(set)
-    columns = mapping(about.get("recipe")).get("columns")
-    for column in columns if isinstance(columns, list) else []:
-        for perturbation in mapping(column).get("perturbations") or []:
+def severities_of(about: Mapping[str, Any]) -> dict[tuple[str, str], set[int]]:
+    """(Column, protocol) → the severities that the recipe asks for; protocol "" where it names none."""
+    asked: dict[tuple[str, str], set[int]] = defaultdict(set)
+    recipe = mapping(about.get("recipe"))
+    columns = recipe.get("columns")
+    for column in map(mapping, columns if isinstance(columns, list) else []):
+        protocols = column.get("protocols") or [recipe.get("protocol") or ""]
+        for perturbation in column.get("perturbations") or []:
             level = mapping(perturbation).get("severity")
             for one in level if isinstance(level, list) else [level]:
                 if isinstance(one, int):
-                    asked[str(mapping(column).get("key"))].add(one)
+                    for protocol in protocols:
+                        asked[str(column.get("key")), str(protocol)].add(one)
     return dict(asked)
 
 
 def plain_rows(source: Source) -> set[str]:
-    """Rows without noise: the recipe says so; without a recipe's word, those never measured with noise on."""
+    """Rows without noise: the recipe says so; without its word, those never measured with noise on.
+
+    Of a row that is made of others it says nothing: what it is made of may be noisy.
+    """
     rows = mapping(source.about.get("recipe")).get("rows")
     stated = {
         row["label"]: row["noise"] is None
         for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and isinstance(row.get("label"), str) and "noise" in row
+        if isinstance(row, dict) and isinstance(row.get("label"), str) and "noise" in row and "of" not in row
     }
     noisy = {row_label(record) for record in source.records if record.noise}
     return {row for row in source.layout.rows if stated.get(row, row not in noisy)}

@@ -70,6 +70,17 @@ def _find(parameters: dict[str, Any], key: str) -> object:
     return parameters[key] if key in parameters else next((value for value in inner if value is not None), None)
 
 
+def distortion(record: Record) -> float | None:
+    """The distortion that was asked for; None where none was."""
+    found = _find(record.parameters, "distortion")
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def distortions(records: Iterable[Record], column: str) -> set[float | None]:
+    """All distortions that Records of a column were asked for."""
+    return {distortion(record) for record in records if column_key(record) == column}
+
+
 def severity(record: Record) -> int | None:
     value = record.parameters.get("severity")
     return value if isinstance(value, int) else None
@@ -77,7 +88,7 @@ def severity(record: Record) -> int | None:
 
 def tables_of(records: Iterable[Record], layout: Layout) -> list[Table]:
     """One Table for each protocol, the paper's first; Records without a protocol count for all of them."""
-    records = [record for record in records if record.metric == "accuracy"]
+    records = [record for record in records if record.metric == "accuracy" and not layout.is_curve(record)]
     named = {record.protocol for record in records} - {""}
     protocols = [p for p in PROTOCOLS if p in named] + sorted(named - set(PROTOCOLS))
     return [_table(protocol, records, layout) for protocol in protocols or [""]] if records else []

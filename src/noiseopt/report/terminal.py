@@ -13,7 +13,7 @@ from rich.text import Text
 
 from noiseopt.concepts import Record
 from noiseopt.report.collect import collect
-from noiseopt.report.layout import Column, layout_of
+from noiseopt.report.layout import Column, Layout, layout_of
 from noiseopt.report.table import Cell, Line, Table, tables_of
 
 _GAP = 2  # spaces between columns
@@ -34,12 +34,20 @@ def print_table(source: str | Path | Iterable[Record], console: Console) -> None
         records = tuple(source)
         layout = layout_of(None, records, notes)
     tables = tables_of(records, layout)
-    if not tables:
+    if not tables and not layout.curves:
         console.print(Text("No accuracy has been measured yet.", style="dim"))
     for table in tables:
         _print(table, layout.columns, layout.title, console)
+    if layout.curves:
+        console.print(Text(_curves(layout, records), style="dim"))
     for note in notes:
         console.print(Text(f"Note: {note}", style="dim"))
+
+
+def _curves(layout: Layout, records: Iterable[Record]) -> str:
+    points = sum(layout.is_curve(record) for record in records)
+    names = ", ".join(curve.title for curve in layout.curves)
+    return f"Curves by distortion ({names}): {points:,} points, drawn in the report."
 
 
 def _print(table: Table, columns: Sequence[Column], title: str, console: Console) -> None:

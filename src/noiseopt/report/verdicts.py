@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from noiseopt.report.bydistortion import Span
 from noiseopt.report.claims import (
     Answer,
     Compared,
@@ -20,38 +21,18 @@ from noiseopt.report.claims import (
 )
 from noiseopt.report.export import markdown_table, title_of
 from noiseopt.report.layout import BLACK, COLUMNS
-from noiseopt.report.statistics import Estimate
+from noiseopt.report.scales import Words
 
-RULES = """\
-Each sentence of section 4.2 that claims something about results is tested as follows; the rules were fixed before the
-numbers were seen.
-
-- A claim names cells: two rows, A above B, in one column. Each is a paired t-test over the training seeds of both. It
-  is *as claimed* where A - B goes the claimed way and its 95 % interval excludes 0, *the other way* where the
-  interval lies on the other side, and *open* where it includes 0.
-- Under one protocol a claim holds if **every** cell that it names is as claimed; where the paper says "generally" or
-  "most", if more than half are.
-- **holds**: under both protocols. **only under the paper's protocol**: under that, but not under the strict one.
-  **does not hold**: not under the paper's protocol. **not decided**: a cell has fewer than two seeds, and so no
-  interval. **not measured**: a cell has no number yet.
-- "Faster" compares the mean of a curve over all epochs (the area under it): lower for a loss, higher for accuracy.
-  Curves know no protocol.
-- Original and corrupted images are no attack: there both protocols are the same measurement in effect; they differ in
-  the number of images, and of noise draws averaged for an answer, only.
-- The verdict is for noise on at inference, which is what the paper's published code does on MNIST; the same test with
-  the noise off stands beside it. Rows without noise have one state, used for both.
-- No correction is made for the number of tests: where nothing differs, about one cell in forty is as claimed by
-  chance.
-- "In its own table" counts the cells that the paper's printed numbers bear out, by their sign alone.
-"""
+WORDS = Words()
+"""Those of the first paper: accuracies, with the noise on and off."""
 
 Judged = list[tuple[str, str, Sentence, list[Result]]]
 
 
-def judged(evidence: Evidence) -> Judged:
-    """(number, paragraph, sentence, its results), in the paper's order."""
+def judged(evidence: Evidence, claims: str = "claims.yaml") -> Judged:
+    """(number, paragraph, sentence, its results), in the paper's order. `claims`: the file of the paper's claims."""
     found: Judged = []
-    for passage in passages():
+    for passage in passages(claims):
         for sentence in passage.sentences:
             results = [judge(one, evidence) for test in sentence.tests for one in test.each()]
             found.append((str(len(found) + 1), passage.place, sentence, results))
@@ -73,32 +54,26 @@ def _plural(verdict: Verdict, count: int) -> str:
     return f"holds {verdict.value}" if verdict is Verdict.PAPER_ONLY else verdict.value
 
 
-def overview(claims: Judged) -> str:
+def overview(claims: Judged, words: Words = WORDS) -> str:
     """A line for every test: what it says, and its verdict."""
     rows = []
     for number, _, _, results in claims:
         for place, result in enumerate(results):
             test = result.test
-            off = "–" if test.kind == "faster" else result.verdict_off.value
-            rows.append(
-                [
-                    _number(number, place, results),
-                    f"{_says(test)}",
-                    test.table,
-                    _own(test),
-                    f"**{result.verdict}**",
-                    off,
-                ]
-            )
-    header = ["", "Claim", "Table", "In its own table", "Verdict", "With noise off"]
-    return markdown_table(header, rows, left=6)
+            off = ["–" if test.kind == "faster" else result.verdict_off.value] * words.noise_off
+            place_of = test.table.removeprefix("ulicny-") if not test.figure else f"Figure {test.figure}"
+            line = [_number(number, place, results), _says(test, words), place_of, _own(test), f"**{result.verdict}**"]
+            rows.append([*line, *off])
+    where = "Table" if all(result.test.table for *_, results in claims for result in results) else "Table, or figure"
+    header = ["", "Claim", where, "In its own table", "Verdict", *["With noise off"] * words.noise_off]
+    return markdown_table(header, rows, left=len(header))
 
 
 def _number(number: str, place: int, results: list[Result]) -> str:
     return number + ("abcdefghijkl"[place] if len(results) > 1 else "")
 
 
-def details(claims: Judged) -> Iterator[str]:
+def details(claims: Judged, words: Words = WORDS) -> Iterator[str]:
     """Every sentence with the size of what was measured, and every comparison."""
     paragraph = ""
     for number, place, sentence, results in claims:
@@ -106,44 +81,60 @@ def details(claims: Judged) -> Iterator[str]:
             paragraph = place
             yield f"### {place}\n"
         yield f"**{number}.** “{sentence.quote}”\n"
-        header = ["", "Test", "Protocol paper", "Protocol strict", "Verdict", "Noise off: paper", "Noise off: strict"]
-        rows = [_row(_number(number, at, results), result) for at, result in enumerate(results)]
-        yield markdown_table(header, rows, left=7)
+        header = ["", "Test", "Protocol paper", "Protocol strict", "Verdict"]
+        header += ["Noise off: paper", "Noise off: strict"] * words.noise_off
+        rows = [_row(_number(number, at, results), result, words) for at, result in enumerate(results)]
+        yield markdown_table(header, [row[: len(header)] for row in rows], left=len(header))
         for note in dict.fromkeys(result.test.note for result in results if result.test.note):
             yield f"{note}\n"
-        several = [(at, result) for at, result in enumerate(results) if len(result.paper.cells) > 1]
+        several = [(at, r) for at, r in enumerate(results) if max(len(r.paper.cells), len(r.strict.cells)) > 1]
         for at, result in several:
-            if any(cell.difference for outcome in _outcomes(result) for cell in outcome.cells):
+            if any(cell.difference for outcome in _outcomes(result, words).values() for cell in outcome.cells):
                 yield f"<details><summary>{_number(number, at, results)}: every comparison</summary>\n"
-                yield _every(result)
+                yield _every(result, words)
                 yield "</details>\n"
 
 
-def _outcomes(result: Result) -> tuple[Outcome, Outcome, Outcome, Outcome]:
-    return result.paper, result.strict, result.paper_off, result.strict_off
-
-
-def _row(number: str, result: Result) -> list[str]:
-    on = [_size(result.test, outcome) for outcome in (result.paper, result.strict)]
-    off = [_size(result.test, outcome) for outcome in (result.paper_off, result.strict_off)]
+def _outcomes(result: Result, words: Words) -> dict[str, Outcome]:
+    """Heading → outcome, of those that are measured."""
     if result.test.kind == "faster":  # a curve is the same in every setting
-        on[1], off = "the same", ["–", "–"]
-    return [number, _says(result.test), *on, f"**{result.verdict}**", *off]
+        return {"paper, on": result.paper}
+    settings = (
+        {"paper, on": result.paper} if result.test.once else {"paper, on": result.paper, "strict, on": result.strict}
+    )
+    return settings | ({"paper, off": result.paper_off, "strict, off": result.strict_off} if words.noise_off else {})
 
 
-def _every(result: Result) -> str:
-    header = ["A", "B", "in", "paper, on", "strict, on", "paper, off", "strict, off"]
-    outcomes = _outcomes(result)[:1] if result.test.kind == "faster" else _outcomes(result)
+def _row(number: str, result: Result, words: Words) -> list[str]:
+    on = [_size(result.test, outcome, words) for outcome in (result.paper, result.strict)]
+    off = [_size(result.test, outcome, words) for outcome in (result.paper_off, result.strict_off)]
+    if result.test.once:
+        on[1] = "the same"
+    if result.test.kind == "faster":
+        off = ["–", "–"]
+    return [number, _says(result.test, words), *on, f"**{result.verdict}**", *off]
+
+
+def _every(result: Result, words: Words) -> str:
+    outcomes = _outcomes(result, words)
+    found = [{(cell.a, cell.b, cell.key): cell for cell in outcome.cells} for outcome in outcomes.values()]
     rows = [
-        [first.a, first.b, name_of(first.key), *(_difference(cell) for cell in cells)]
-        for first, cells in ((cells[0], cells) for cells in zip(*(o.cells for o in outcomes), strict=True))
+        [
+            a,
+            b,
+            name_of(key, words),
+            *(_difference(cells[a, b, key], words) if (a, b, key) in cells else "" for cells in found),
+        ]
+        for a, b, key in dict.fromkeys(cell for cells in found for cell in cells)
     ]
-    return markdown_table(header[: 3 + len(outcomes)], rows, left=3)
+    states = [name if words.noise_off else name.partition(",")[0] for name in outcomes]
+    return markdown_table(["A", "B", "in", *states], rows, left=3)
 
 
-def _says(test: Test) -> str:
+def _says(test: Test, words: Words) -> str:
     for key, size in test.claimed.items():
-        return f"{test.says}: {name_of(key)}, by {100 * size:g} %"
+        unit = "%" if test.kind == "ratio" else "points"
+        return f"{test.says}: {name_of(key, words)}, by {100 * size:g} {unit}"
     return test.says
 
 
@@ -152,30 +143,37 @@ def _own(test: Test) -> str:
     return "–" if borne_out is None else f"{borne_out[0]} of {borne_out[1]}"
 
 
-def _size(test: Test, outcome: Outcome) -> str:
+def _size(test: Test, outcome: Outcome, words: Words) -> str:
     """What one outcome came to: the difference of its only cell, or a count of cells and their range."""
     if len(outcome.cells) == 1:
         cell = outcome.cells[0]
-        return _difference(cell) + _claimed(test, cell)
+        return _difference(cell, words) + _claimed(test, cell, words)
     sizes = [cell.difference.size.mean for cell in outcome.cells if cell.difference]
     answers = (Answer.CLAIMED, Answer.CONTRARY, Answer.OPEN, Answer.ONE_SEED, Answer.MISSING)
     counts = [(outcome.count(answer), answer) for answer in answers]
     text = ", ".join(f"{count} {answer}" for count, answer in counts if count)
-    spread = f"; {signed(min(sizes))} to {signed(max(sizes))}" if sizes else ""
+    spread = f"; {words.spread(sizes)}" if sizes else ""
     return f"of {len(outcome.cells)}: {text}{spread}" if sizes else Answer.MISSING.value
 
 
-def _difference(cell: Compared) -> str:
+def _difference(cell: Compared, words: Words) -> str:
     if cell.difference is None:
         return Answer.MISSING.value
     size, count = cell.difference.size, len(cell.difference.seeds)
     if not size.has_interval:
-        return f"{signed(size.mean)} (1 seed: no interval)"
-    return f"{signed(size.mean)} {interval(size)}, p {_p(cell.difference.p)}, {count} seeds"
+        return f"{words.difference(size.mean)} (1 seed: no interval)"
+    return f"{words.difference(size.mean)} {words.interval(size)}, p {_p(cell.difference.p)}, {count} seeds"
 
 
-def _claimed(test: Test, cell: Compared) -> str:
+def _claimed(test: Test, cell: Compared, words: Words) -> str:
     """The stated size beside the measured one."""
+    if test.kind == "gap" and cell.key in test.claimed and cell.difference:
+        stated, size = test.claimed[cell.key], cell.difference.size
+        if not size.has_interval:
+            return f"; stated: {words.difference(stated)}"
+        return (
+            f"; the stated {words.difference(stated)} is {'within' if size.low <= stated <= size.high else 'outside'}"
+        )
     if cell.ratio is None:
         return ""
     if not cell.ratio.known:
@@ -196,18 +194,13 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def signed(value: float) -> str:
-    """`+0.131`, with a minus sign that is as wide as the plus."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def interval(size: Estimate) -> str:
-    """`[+0.120, +0.142]`."""
-    return f"[{signed(size.low)}, {signed(size.high)}]"
-
-
-def name_of(key: str) -> str:
+def name_of(key: str, words: Words = WORDS) -> str:
     """A column or curve in words."""
+    span = Span.of(key)
+    if span is not None:
+        return f"{words.names.get(span.column, span.column)}, mean of dist {span.first:g} to {span.last:g}"
+    if key in words.names:
+        return words.names[key]
     column = COLUMNS.get(key)
     if column is None:
         return key.replace("_", " ").replace("train ", "training ")

@@ -1,23 +1,23 @@
-"""What the page's template shows: tables, example images and settings as plain dicts of ready text."""
+"""What the page's template shows: tables and example images as plain dicts of ready text."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from noiseopt.concepts import Record
 from noiseopt.report.collect import Gallery
-from noiseopt.report.layout import BLACK, WHITE, Column, Layout, column_key, paper_tables, paper_value
-from noiseopt.report.table import Cell, Line, Table, severity
-
-_SYMBOLS = {"eps": "ε", "alpha": "α", "draws": "EOT draws"}
+from noiseopt.report.grid import grid_of, short
+from noiseopt.report.layout import Column, Layout, paper_tables, paper_value
+from noiseopt.report.papers import called, prints_errors
+from noiseopt.report.settings import name_of
+from noiseopt.report.table import Cell, Line, Table
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def table_view(table: Table, layout: Layout, *, beside_paper: bool) -> dict[str,
     wanted = {column.key for column in layout.columns}
     return {
         "protocol": table.protocol,
-        "paper": layout.paper if beside_paper and layout.paper in paper_tables() else "",
+        "paper": called(layout.paper) if beside_paper and layout.paper in paper_tables() else "",
         "groups": [(name, len(list(found))) for name, found in groupby(layout.columns, key=_group)],
         # The columns that a group begins with stand a little apart.
         "starts": [i for i, c in enumerate(layout.columns) if i == 0 or c.group != layout.columns[i - 1].group],
@@ -121,26 +121,16 @@ def notes_on(tables: Sequence[Table], layout: Layout) -> list[str]:
         )
     if layout.paper in paper_tables():
         note = (
-            f"“Paper”: the numbers printed in the paper's table {layout.paper}, which states neither "
+            f"“Paper”: the numbers printed in the paper's table {called(layout.paper)}, which states neither "
             "intervals nor seeds, nor whether the noise was on."
         )
         other = "" if protocols & {"", "paper"} else " Its attacks were not the ones measured here."
-        notes.append(note + other)
+        errors = " It prints errors; here stands 1 less the error." if prints_errors(layout.paper) else ""
+        notes.append(note + errors + other)
     missing = [row for row in layout.rows if not any(row in table.rows for table in tables)]
     if missing:
         notes.append(f"Not measured yet: {', '.join(missing)}.")
     return notes
-
-
-def name_of(key: str, layout: Layout, *, among: Sequence[str]) -> str:
-    """A column's name away from its table; with its group where a column in `among` has the same title."""
-    column = next((column for column in layout.columns if column.key == key), None)
-    if column is None:
-        words = key.replace("_", " ")
-        return words[:1].upper() + words[1:]
-    twins = [other for other in layout.columns if other.title == column.title and other.key in among]
-    short = {WHITE: "white box", BLACK: "transfer"}.get(column.group, column.group)
-    return f"{column.title} ({short})" if len(twins) > 1 and short else column.title
 
 
 def examples(gallery: Gallery, layout: Layout) -> dict[str, Any]:
@@ -162,9 +152,29 @@ def examples(gallery: Gallery, layout: Layout) -> dict[str, Any]:
         pictures.append({"label": _class(gallery, label), "uris": uris, "answers": answers})
     return {
         "crafted_on": gallery.crafted_on,
-        "names": [name_of(name, layout, among=gallery.perturbations) for name in gallery.perturbations],
+        "names": [short(name_of(name, layout, among=gallery.perturbations)) for name in gallery.perturbations],
         "pictures": pictures,
+        "grid": _grid(gallery),
     }
+
+
+def _grid(gallery: Gallery) -> dict[str, Any] | None:
+    """The images at equal distortion; None where the gallery has none at a known distortion."""
+    grid = grid_of(gallery)
+    if grid is None:
+        return None
+    lines = []
+    for place, label in enumerate(gallery.labels.tolist()):
+        name = _class(gallery, label)
+        line = [{"uri": data_uri(grid.clean[place]), "name": f"{name}, original", "first": False}]
+        line += [
+            {"uri": data_uri(images[place]), "name": f"{name}, {kind.name.lower()}, {level:.3g}", "first": number == 0}
+            for kind in grid.kinds
+            for number, (level, images) in enumerate(zip(kind.levels, kind.images, strict=True))
+        ]
+        lines.append(line)
+    kinds = [{"name": kind.name, "levels": [f"{level:.3g}" for level in kind.levels]} for kind in grid.kinds]
+    return {"kinds": kinds, "lines": lines}
 
 
 def _answer(gallery: Gallery, row: str, version: int, place: int, label: int) -> dict[str, Any]:
@@ -186,50 +196,3 @@ def data_uri(image: np.ndarray) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def settings(records: Sequence[Record], layout: Layout) -> list[dict[str, str]]:
-    """The settings of every perturbation as the Records state them, by column and, where apart, protocol."""
-    found: dict[str, dict[str, list[str]]] = {column.key: {} for column in layout.columns}
-    severities: dict[str, set[int]] = {}
-    for record in records:
-        key = column_key(record)
-        if (level := severity(record)) is not None:
-            severities.setdefault(key, set()).add(level)
-        protocols = found[key].setdefault(", ".join(_parameters(record.parameters)), [])
-        if record.protocol not in protocols:
-            protocols.append(record.protocol)
-    shown = []
-    every = "every" if any(record.protocol for record in records) else "–"
-    for key, texts in found.items():
-        levels = ", ".join(map(str, sorted(severities.get(key, ()))))
-        for text, protocols in texts.items():
-            parts = [part for part in (text, f"severities {levels}" if levels else "") if part]
-            if parts:
-                name, protocol = name_of(key, layout, among=[*found]), ", ".join(filter(None, protocols)) or every
-                shown.append({"name": name, "protocol": protocol, "text": "; ".join(parts)})
-    return shown
-
-
-def _parameters(parameters: dict[str, Any], within: str = "") -> Iterator[str]:
-    for key, value in parameters.items():
-        if key in ("severity", "name"):  # said in the heading and beside it
-            continue
-        name = f"{within}{_SYMBOLS.get(key, key)}".replace("_", " ")
-        if isinstance(value, dict):
-            yield from _parameters(value, f"{name} ")
-        else:
-            yield f"{name} = {_value(value)}"
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and value >= 10_000:
-        return f"{value:,}"
-    if isinstance(value, float):
-        in_levels = value * 255
-        if 0 < value < 1 and abs(in_levels - round(in_levels)) < 1e-6:
-            return f"{round(in_levels)}/255"
-        return f"{value:.4g}"
-    return str(value)
