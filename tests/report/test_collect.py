@@ -149,3 +149,10 @@ def test_failures_are_told_and_the_surrogate_is_no_row(run_dir: Path) -> None:
     run = collect(run_dir)
     assert run.notes == ["Failed: PGD on MLP: out of memory"]
     assert [curve.row for curve in run.curves] == list(run.layout.rows)
+
+
+def test_a_recipe_without_columns_lacks_no_records(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"columns": []}, "seconds": 1.0}))
+    assert collect(tmp_path).notes == []
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"columns": [{"key": "clean"}]}, "seconds": 1.0}))
+    assert any("records.jsonl" in note for note in collect(tmp_path).notes)

@@ -80,7 +80,7 @@ def test_noise_on_and_off_are_named(make_record: Callable[..., Record]) -> None:
 
 
 def test_nothing_measured_is_said() -> None:
-    assert "No accuracy has been measured yet" in shown([], width=80)
+    assert "No accuracy has been measured (yet)" in shown([], width=80)
 
 
 def test_a_folder_that_is_no_run_is_the_users_error(tmp_path: Path) -> None:

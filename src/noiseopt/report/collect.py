@@ -83,10 +83,12 @@ def collect(run_dir: str | Path) -> Run:
     if about.get("seconds") is None:
         notes.append("This run has not finished: run.json states no total time. What is shown is what was written.")
     notes += [f"Failed: {title}: {error}" for title, error in mapping(about.get("failures")).items()]
-    records = _records(folder / "records.jsonl", notes)
+    # A recipe without columns asks for trained models alone: no Records and no gallery then lack.
+    lacking = notes if mapping(about.get("recipe")).get("columns") != [] else []
+    records = _records(folder / "records.jsonl", lacking)
     layout = layout_of(about.get("recipe"), records, notes)
     curves, sigmas = _models(model_folders(folder, about), layout.rows, notes)
-    return Run(folder, about, layout, records, curves, sigmas, read_gallery(folder, notes), notes)
+    return Run(folder, about, layout, records, curves, sigmas, read_gallery(folder, lacking), notes)
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def print_table(source: str | Path | Iterable[Record], console: Console) -> None
         layout = layout_of(None, records, notes)
     tables = tables_of(records, layout)
     if not tables and not layout.curves:
-        console.print(Text("No accuracy has been measured yet.", style="dim"))
+        console.print(Text("No accuracy has been measured (yet).", style="dim"))
     for table in tables:
         _print(table, layout.columns, layout.title, console)
     if layout.curves:
