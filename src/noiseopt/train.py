@@ -33,7 +33,7 @@ from noiseopt.streams import MASK32
 from noiseopt.tasks import Task, task_of
 from noiseopt.threads import threads_that_fit, using_threads
 
-__all__ = ["Epoch", "History", "Training", "train"]
+__all__ = ["Epoch", "History", "Training", "check_fits", "train"]
 
 _MEASURED_AT_ONCE = 1000
 
@@ -106,7 +106,7 @@ def train(
     train_set, validation_set = data.train.to(place), data.validation.to(place)
     test_set = data.test.to(place) if test_curve else None
     task = task_of(training.task)
-    _check_fits(model, train_set, task)
+    check_fits(model, train_set, training)
     weights, levels = ([p for p in part if p.requires_grad] for part in split_parameters(model))
     optimizers = _optimizers(weights, levels, training, folds=objective.folds)
     start = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
@@ -245,8 +245,11 @@ def _optimizers(
     return optimizers
 
 
-def _check_fits(model: nn.Module, data: Dataset, task: Task) -> None:
-    """One image through the model, before hours are spent on many."""
+def check_fits(model: nn.Module, data: Dataset, training: Training) -> None:
+    """One image through the model, before hours are spent on many.
+
+    Raises UserError where there is none, or where the model does not take it or gives something else than is asked.
+    """
     if len(data) == 0:
         raise UserError("training needs at least one image", got="none", fix="check the data set or its split")
     images, _, _ = data.batch(torch.arange(1))
@@ -259,7 +262,7 @@ def _check_fits(model: nn.Module, data: Dataset, task: Task) -> None:
         raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
     finally:
         model.train(was_training)
-    task.check(outputs, data)
+    task_of(training.task).check(outputs, data)
 
 
 def _sum_gradients(engine: Accelerator, parameters: Sequence[nn.Parameter], share: float) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -177,6 +179,23 @@ def test_seeds_decide_the_weights(tiny: Recipe) -> None:
     first, same, other = (build_network(row, images, seed=s).state_dict()["output.weight"] for s in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_an_edited_model_of_the_users_own_is_another_network(
+    changed: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("edited")
+    text = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU())\n"
+    monkeypatch.syspath_prepend(str(folder))
+    hashes = []
+    for activation in ("ReLU", "Tanh", "ReLU"):
+        (folder / "edited_net.py").write_text(text.replace("ReLU", activation))
+        sys.modules.pop("edited_net", None)
+        importlib.invalidate_caches()
+        cells = planned(changed(("model: mlp, options: {hidden: [8]}}", "model: 'edited_net:make'}")))
+        hashes.append({c.label: c.hash for c in cells.trainings})
+    assert hashes[0] == hashes[2]
+    assert {label for label in hashes[0] if hashes[0][label] != hashes[1][label]} == {"MLP"}
 
 
 def test_a_model_of_the_users_own(

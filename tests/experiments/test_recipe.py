@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from noiseopt.errors import UserError
 from noiseopt.experiments.recipe import Recipe, bundled, from_run, load, loads
-from noiseopt.experiments.rows import Row
+from noiseopt.experiments.rows import Noise, Row
 from noiseopt.experiments.schema import slug
 from noiseopt.train import Training
 from tests.experiments.conftest import TINY
@@ -195,3 +196,21 @@ def test_a_transfer_needs_a_surrogate(changed: Callable[..., Recipe]) -> None:
 def test_what_is_no_recipe_at_all_is_refused(values: Any) -> None:
     with pytest.raises(UserError):
         loads(json.dumps(values))
+
+
+def test_the_example_recipe_is_one() -> None:
+    recipe = load(Path(__file__).parents[2] / "examples" / "recipe.yaml")
+    assert recipe.name == "example"
+    # It explains every key of the parts that most recipes need.
+    text = (Path(__file__).parents[2] / "examples" / "recipe.yaml").read_text(encoding="utf-8")
+    for part in (Recipe, type(recipe.data), Noise, type(recipe.evaluation), type(recipe.curves), Training):
+        for key in part.model_fields:
+            if key not in ("figures", "protocol", "task", "momentum"):
+                assert re.search(rf"\b{key}\b", text), f"{part.__name__}.{key}"
+
+
+def test_a_folder_under_name_is_sent_to_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imgs").mkdir()
+    with pytest.raises(UserError, match="write path: imgs"):
+        loads(DEMO.replace("name: mnist-mini", "name: imgs"))

@@ -53,9 +53,7 @@ def _count(text: str) -> int:
 
 Workers = Annotated[
     int | None,
-    typer.Option(
-        metavar="N|auto", parser=_count, help="Run so many cells at once; auto: as many as there are cores. [1]"
-    ),
+    typer.Option(metavar="N|auto", parser=_count, help="Run so many cells at once; auto: as many as there are cores."),
 ]
 ExecutorName = Annotated[
     Where | None,

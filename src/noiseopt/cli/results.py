@@ -86,7 +86,9 @@ def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/table3.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where results are kept, such as results/mnist.")],
 ) -> None:
-    """Copy a run's Records, its run.json and its models' curves to DIR/<recipe>/; again brings the copy up to date.
+    """Copy a run's Records, its run.json and its models' curves to a folder of its own in DIR.
+
+    Again, it brings the copy up to date.
 
     Example:
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import shlex
 import sys
 from collections.abc import Collection, Sequence
@@ -21,6 +23,10 @@ def recipe_named(name: str, *, seed: int | None = None) -> Recipe:
     from noiseopt.experiments.recipe import bundled, load
 
     here = bundled()
+    if re.fullmatch(r"[\w-]+", name) and name not in here and not Path(name).exists():
+        fix = f"use a YAML file, or a bundled one: {', '.join(here)}"
+        close = difflib.get_close_matches(name, here, n=1)
+        raise UserError("there is no recipe of this name", got=name, fix=f"did you mean {close[0]}?" if close else fix)
     recipe = load(here[name] if name in here and not Path(name).is_file() else Path(name).expanduser())
     return seeded(recipe, seed)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +18,7 @@ from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Composite, Network, Row
 from noiseopt.experiments.schema import FROM_DATA, SURROGATE, Column, Data
 from noiseopt.experiments.store import digest
-from noiseopt.models import MODELS, build
+from noiseopt.models import MODELS, build, source_of
 from noiseopt.noise import inject
 
 
@@ -74,7 +76,7 @@ def _training(
 ) -> Training:
     settings = recipe.training_of(network)
     own_seed = seed + network.member * 1_000_003 if isinstance(network, Row) else seed
-    parts = {
+    parts: dict[str, Any] = {
         "train": data.train.hash,
         "validation": data.validation.hash,
         "test": data.test.hash if recipe.curves.test else None,
@@ -86,6 +88,10 @@ def _training(
         "curves": recipe.curves.model_dump(),
         "seed": own_seed,
     }
+    if ":" in network.model and not network.model.startswith("noiseopt."):
+        # Your own function may be another tomorrow under the same name: its file, and what it builds, are part of it.
+        built = re.sub(r" at 0x[0-9a-fA-F]+", "", str(build_network(network, data.train, seed=own_seed)))
+        parts["source"] = [hashlib.sha256(source_of(network.model)).hexdigest(), built]
     if network.adversary is not None:
         parts["adversary"] = network.adversary.fingerprint()
     if after is not None:

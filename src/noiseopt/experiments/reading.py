@@ -87,7 +87,7 @@ def parse(text: str, *, place: str) -> tuple[Any, yaml.Node | None]:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         # The constructors of odd scalars (30 February, a number of 5,000 digits) fail in all these ways.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{place} is not valid YAML: {reason}", fix="recipes/demo.yaml is one that works") from None
+        raise UserError(f"{place} is not valid YAML: {reason}", fix="examples/recipe.yaml is one that works") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -133,4 +133,4 @@ def _yaml_fix(problem: str) -> str:
         return "write the plain value"
     if "twice" in problem:
         return "remove one of the two"
-    return "mend this line; recipes/demo.yaml is one that works"
+    return "mend this line; examples/recipe.yaml is one that works"

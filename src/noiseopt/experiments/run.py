@@ -29,6 +29,7 @@ from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.store import Store
 from noiseopt.experiments.work import Setting, Worker, usable_device
+from noiseopt.train import check_fits
 
 __all__ = ["Outcome", "Runner"]
 
@@ -116,7 +117,12 @@ class Runner:
         done = {name: folder.epochs_done for name, folder in folders.items()}
         for cell in trainings.values():
             # What is wrong with a network is better said now than after the others were trained.
-            build_network(cell.network, worker.data.train, seed=cell.own_seed)
+            try:
+                network = build_network(cell.network, worker.data.train, seed=cell.own_seed)
+                check_fits(network, worker.data.train, self.recipe.training_of(cell.network))
+            except UserError as error:
+                rule, _, fix = str(error).rpartition("; fix: ")
+                raise UserError(f"{cell.label}: {rule}", fix=fix) from None
             if not training and done[cell.hash] < cell.epochs:
                 rule = f"{cell.title} must be trained before it is measured"
                 got, fix = f"{done[cell.hash]} of {cell.epochs} epochs", "run `noiseopt train` with this recipe"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -42,6 +43,9 @@ class Data(Part):
     def _one_source(self) -> Data:
         if (self.name is None) == (self.path is None):
             broken("needs either name or path", fix="name a data set, or give the path of your own")
+        if self.name is not None and self.name not in DATASETS and Path(self.name).exists():
+            fix = f"for your own folder or archive write path: {self.name}"
+            broken("must name a data set", got=self.name, fix=fix, at=("name",))
         if self.name is not None:
             known_name(self.name, DATASETS, what="a data set", at=("name",))
             if self.size is not None:

@@ -5,7 +5,7 @@
 """
 
 from noiseopt.models.autoencoder import autoencoder
-from noiseopt.models.build import MODELS, build, load_external
+from noiseopt.models.build import MODELS, build, load_external, source_of
 from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import Normalize, cnn, mlp
 from noiseopt.models.resnet import resnet18, resnet34
@@ -21,4 +21,5 @@ __all__ = [
     "mlp",
     "resnet18",
     "resnet34",
+    "source_of",
 ]

@@ -47,7 +47,8 @@ def headline(about: dict[str, Any], layout: Layout, tables: Sequence[Table], pan
     noisy = [
         row
         for row in layout.rows
-        if any(line.noise and _known(line.cells) for table in tables for line in table.rows.get(row, ()))
+        if row not in _made_of_others(about)
+        and any(line.noise and _known(line.cells) for table in tables for line in table.rows.get(row, ()))
     ]
     if not noisy:
         return Headline(trained, _plain(layout, tables), "")
@@ -59,9 +60,16 @@ def headline(about: dict[str, Any], layout: Layout, tables: Sequence[Table], pan
     basis = (
         f"By a fixed rule, this sentence compares the last noisy row of the table, {row}, with {versus}"
         f"{hardest if column.group == WHITE else ''}. Two accuracies are called different only where their 95% "
-        f"intervals, in brackets, are apart. {_tally(row, reference, layout, tables)}"
+        "intervals, in brackets, are apart, and so are all seeds of the one from all of the other. "
+        f"{_tally(row, reference, layout, tables)}"
     )
     return Headline(trained, _finding(row, versus, column, points), basis)
+
+
+def _made_of_others(about: dict[str, Any]) -> set[str]:
+    """Rows that a defence made of others: what sets them apart from a plain model is not the noise alone."""
+    rows = mapping(about.get("recipe")).get("rows")
+    return {str(row.get("label")) for row in map(mapping, rows if isinstance(rows, list) else []) if "of" in row}
 
 
 def _known(cells: dict[str, Cell]) -> bool:
@@ -159,9 +167,13 @@ def _tally(row: str, reference: str | None, layout: Layout, tables: Sequence[Tab
 def _compare(point: _Point) -> str:
     if point.reference is None:
         return "alone"
-    if point.cell.low > point.reference.high:
+    ours, theirs = point.cell, point.reference
+    # Intervals are over images; training again may move a number by more, so several seeds must agree, too.
+    if ours.low > theirs.high and min(ours.seed_values, default=1.0) > max(theirs.seed_values, default=0.0):
         return "above"
-    return "below" if point.cell.high < point.reference.low else "level"
+    if ours.high < theirs.low and max(ours.seed_values, default=0.0) < min(theirs.seed_values, default=1.0):
+        return "below"
+    return "level"
 
 
 def _finding(row: str, versus: str, column: Column, points: list[_Point]) -> str:
@@ -205,7 +217,7 @@ def _verdict(outcome: str) -> str:
     return {
         "above": "that is a gain",
         "below": "that is a loss",
-        "level": "the intervals overlap, so no difference is shown",
+        "level": "the intervals or the seeds overlap, so no difference is shown",
         "alone": "there is no plain model to compare it with",
     }[outcome]
 
