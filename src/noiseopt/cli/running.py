@@ -23,7 +23,7 @@ def recipe_named(name: str, *, seed: int | None = None) -> Recipe:
     from noiseopt.experiments.recipe import bundled, load
 
     here = bundled()
-    if re.fullmatch(r"[\w-]+", name) and name not in here and not Path(name).exists():
+    if re.fullmatch(r"[\w-]{1,80}", name) and name not in here and not Path(name).exists():
         fix = f"use a YAML file, or a bundled one: {', '.join(here)}"
         close = difflib.get_close_matches(name, here, n=1)
         raise UserError("there is no recipe of this name", got=name, fix=f"did you mean {close[0]}?" if close else fix)

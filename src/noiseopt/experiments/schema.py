@@ -43,7 +43,7 @@ class Data(Part):
     def _one_source(self) -> Data:
         if (self.name is None) == (self.path is None):
             broken("needs either name or path", fix="name a data set, or give the path of your own")
-        if self.name is not None and self.name not in DATASETS and Path(self.name).exists():
+        if self.name is not None and self.name not in DATASETS and _is_there(self.name):
             fix = f"for your own folder or archive write path: {self.name}"
             broken("must name a data set", got=self.name, fix=fix, at=("name",))
         if self.name is not None:
@@ -53,6 +53,13 @@ class Data(Part):
         if self.test == "original" and (self.name is None or DATASETS[self.name].counts is None):
             broken("needs a data set that is divided", got="original", fix="write test: pooled", at=("test",))
         return self
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a file's name, or a NUL in it
+        return False
 
 
 def _each_level(value: Any) -> Any:
