@@ -109,8 +109,9 @@ def test_a_plain_row_stands_beside_noise_on_and_off() -> None:
     assert judge(greater(["fgsm"], b=PLAIN), noisy).verdict is Verdict.UNMEASURED
 
 
-def test_one_seed_decides_nothing() -> None:
-    assert judge(greater(["fgsm"]), evidence(lambda *_: 0.3, ["fgsm"], seeds=1)).verdict is Verdict.UNDECIDED
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_decide_nothing(seeds: int) -> None:
+    assert judge(greater(["fgsm"]), evidence(lambda *_: 0.3, ["fgsm"], seeds=seeds)).verdict is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(("protocol", "verdict"), [("paper", Verdict.UNMEASURED), ("strict", Verdict.UNMEASURED)])

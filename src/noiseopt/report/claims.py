@@ -9,7 +9,7 @@ protocol another one, of the same attack made stronger. Over both protocols:
 - **holds**: under both.
 - **only under the paper's protocol**: under that, and not under the strict one.
 - **does not hold**: not under the paper's protocol.
-- **not decided**: measured, but a cell has fewer than two seeds, and so no interval.
+- **not decided**: measured, but a cell has fewer than three seeds.
 - **not measured**: a cell that the claim names has no number yet.
 """
 
@@ -120,7 +120,7 @@ class Answer(StrEnum):
     CLAIMED = "as claimed"
     CONTRARY = "the other way"
     OPEN = "open"
-    ONE_SEED = "one seed"
+    FEW_SEEDS = "too few seeds"
     MISSING = "not measured"
 
 
@@ -195,11 +195,14 @@ def _outcome(test: Test, evidence: Evidence, protocol: str, noise: bool) -> Outc
     outcome = Outcome(cells, Verdict.FAILS)
     needed = len(cells) // 2 + 1 if test.kind == "mostly" else len(cells)
     verdict = Verdict.HOLDS if outcome.count(Answer.CLAIMED) >= needed else Verdict.FAILS
-    if outcome.count(Answer.ONE_SEED):
+    if outcome.count(Answer.FEW_SEEDS):
         verdict = Verdict.UNDECIDED
     if outcome.count(Answer.MISSING):
         verdict = Verdict.UNMEASURED
     return Outcome(cells, verdict)
+
+
+_ENOUGH = 3  # training seeds
 
 
 def _compare(test: Test, evidence: Evidence, protocol: str, noise: bool, a: str, b: str, key: str) -> Compared:
@@ -216,12 +219,13 @@ def _compare(test: Test, evidence: Evidence, protocol: str, noise: bool, a: str,
     if not difference.seeds:
         return Compared(a, b, key, None, None, Answer.MISSING)
     ratio = relative(ours, theirs) if test.kind == "ratio" else None
-    return Compared(a, b, key, difference, ratio, _answer(difference.size, -test.margin))
+    return Compared(a, b, key, difference, ratio, _answer(difference.size, -test.margin, seeds=len(difference.seeds)))
 
 
-def _answer(size: Estimate, bound: float) -> Answer:
-    if not size.has_interval:
-        return Answer.ONE_SEED
+def _answer(size: Estimate, bound: float, *, seeds: int) -> Answer:
+    # Two seeds do have an interval, but one 13 standard errors wide: nothing could ever be decided by it.
+    if seeds < _ENOUGH or not size.has_interval:
+        return Answer.FEW_SEEDS
     if size.low > bound:
         return Answer.CLAIMED
     return Answer.CONTRARY if size.high < bound else Answer.OPEN

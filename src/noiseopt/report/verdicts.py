@@ -149,7 +149,7 @@ def _size(test: Test, outcome: Outcome, words: Words) -> str:
         cell = outcome.cells[0]
         return _difference(cell, words) + _claimed(test, cell, words)
     sizes = [cell.difference.size.mean for cell in outcome.cells if cell.difference]
-    answers = (Answer.CLAIMED, Answer.CONTRARY, Answer.OPEN, Answer.ONE_SEED, Answer.MISSING)
+    answers = (Answer.CLAIMED, Answer.CONTRARY, Answer.OPEN, Answer.FEW_SEEDS, Answer.MISSING)
     counts = [(outcome.count(answer), answer) for answer in answers]
     text = ", ".join(f"{count} {answer}" for count, answer in counts if count)
     spread = f"; {words.spread(sizes)}" if sizes else ""
