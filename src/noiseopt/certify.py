@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiseopt.chances import lower_limit
 from noiseopt.concepts import Record, wilson_interval
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
@@ -25,7 +26,6 @@ from noiseopt.noise import GaussianNoise, count_votes
 from noiseopt.noise import noise as switched
 from noiseopt.noise.modes import evaluating
 from noiseopt.noise.streaming import Stream
-from noiseopt.proportions import lower_limit
 
 ABSTAIN = -1
 

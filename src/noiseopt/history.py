@@ -78,6 +78,11 @@ class Epoch(BaseModel):
     sigma: dict[str, dict[str, float]] = Field(description="layer → mean, min, max, rms of σ")
     seconds: float = Field(description="wall-clock time of the epoch, validation included")
 
+    def scalars(self) -> dict[str, float]:
+        """As TensorBoard has it: one number per curve."""
+        values = self.model_dump(exclude_none=True, exclude={"epoch", "sigma", "validation_noise"})
+        return values | {f"sigma/{name}/{what}": v for name, s in self.sigma.items() for what, v in s.items()}
+
 
 @dataclass(frozen=True)
 class History:

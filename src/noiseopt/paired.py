@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noiseopt.attacks.gradient import expected_loss, noise_seed
+from noiseopt.attacks.projected_gradient import climb
 from noiseopt.attacks.settings import check_batch, check_count, check_pixel_size, check_seed
 from noiseopt.concepts import Model
 from noiseopt.errors import UserError
@@ -104,9 +105,6 @@ class DivergencePGD:
         samples = check_batch(images, labels, samples)
         if len(images) == 0:
             return images.detach().clone()
-        low, high = (images - self.eps).clamp(min=0.0), (images + self.eps).clamp(max=1.0)
-        away = SampleRandom(self.seed, samples).randn(*images.shape[1:]).to(images.dtype)
-        attacked = (images + _START * away).clamp(low, high)
         about: dict[str, Any] = {"draws": self.draws, "seed": noise_seed(self.seed), "samples": samples}
         target = torch.cat([chunk.softmax(-1) for chunk in draw_logits(model, images, **about)]).mean(0)
 
@@ -114,8 +112,9 @@ class DivergencePGD:
             p = target.repeat(len(logits) // len(target), 1)
             return F.kl_div(logits.log_softmax(1), p, reduction="none").sum(1)
 
-        for step in range(1, self.steps + 1):
-            first = step * self.draws
-            found = expected_loss(model, attacked, labels, **about, first_draw=first, criterion=divergence)
-            attacked = (attacked + self.step_size * found.gradient.sign()).clamp(low, high)
-        return attacked
+        def gradient(attacked: Tensor, step: int) -> Tensor:
+            first = (step + 1) * self.draws
+            return expected_loss(model, attacked, labels, **about, first_draw=first, criterion=divergence).gradient
+
+        start = images + _START * SampleRandom(self.seed, samples).randn(*images.shape[1:]).to(images.dtype)
+        return climb(gradient, images, start, eps=self.eps, step_size=self.step_size, steps=self.steps)

@@ -13,6 +13,7 @@ import torch
 from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
+from noiseopt.chances import student_quantile
 from noiseopt.concepts import Model, Record, sample_ids
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
@@ -217,11 +218,7 @@ def _mean_interval(shares: Tensor) -> tuple[float, float]:
     count = len(shares)
     if count < 2:
         return 0.0, 1.0
-    # Student's 97.5 % point from the normal one, to three digits from 4 degrees of freedom on (Hill 1970).
-    z, n = 1.959964, count - 1
-    t = z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
-    mean, half = float(shares.mean()), float(t * shares.std() / count**0.5)
+    mean, half = float(shares.mean()), student_quantile(0.975, count - 1) * float(shares.std()) / count**0.5
     return max(0.0, mean - half), min(1.0, mean + half)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +30,12 @@ from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_param
 from noiseopt.noise.attaching import undecayed
 from noiseopt.noise.modes import evaluating
 from noiseopt.paired import PairedLoss
+from noiseopt.refusals import check_finite, check_fits, check_paired
 from noiseopt.streams import MASK32
 from noiseopt.tasks import Task, task_of
 from noiseopt.threads import threads_that_fit, using_threads
 
-__all__ = ["Epoch", "History", "Training", "check_fits", "train"]
+__all__ = ["Epoch", "History", "Training", "train"]
 
 _MEASURED_AT_ONCE = 1000
 
@@ -97,7 +97,7 @@ def train(
         keep_freed_memory()
     rank, processes = engine.process_index, engine.num_processes
     objective = objective or SigmaObjective()
-    _check_paired(paired, perturbation, training)
+    check_paired(paired, perturbation, training)
     identity = {f"training.{name}": value for name, value in training.model_dump(exclude_none=True).items()}
     identity |= {f"about.{name}": value for name, value in (about or {}).items()}
     identity |= {"seed": seed, "precision": precision, "objective": _described(objective)}
@@ -204,7 +204,7 @@ def train(
                     engine, model, validation_set, task, seed=key, step=epoch
                 )
                 test = None if test_set is None else _measure(engine, model, test_set, task, seed=key, step=epoch)
-        _check_finite(losses, validation_loss, epoch, training)
+        check_finite(losses, validation_loss, epoch, training)
         sizes = torch.tensor([len(batch) for batch in batches])
         line = Epoch(
             epoch=epoch + 1,
@@ -218,7 +218,7 @@ def train(
         )
         history = _history(model, [*history.epochs, line], history.sigma_before)
         run.keep(model, optimizers, history)
-        engine.log(_scalars(line), step=line.epoch)
+        engine.log(line.scalars(), step=line.epoch)
         if progress is not None and engine.is_main_process:
             progress(line.epoch, epochs, line)
     engine.wait_for_everyone()
@@ -281,35 +281,6 @@ def _optimizers(
     return optimizers
 
 
-def check_fits(model: nn.Module, data: Dataset, training: Training) -> None:
-    """One image through the model, before hours are spent on many.
-
-    Raises UserError where there is none, or where the model does not take it or gives something else than is asked.
-    """
-    if len(data) == 0:
-        raise UserError("training needs at least one image", got="none", fix="check the data set or its split")
-    images, _, _ = data.batch(torch.arange(1))
-    was_training = model.training
-    try:
-        with torch.no_grad(), noise(model, on=False):
-            outputs = model.eval()(images)
-    except RuntimeError as error:
-        fix = "build the model for this data set (in_channels, image_size, classes)"
-        raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
-    finally:
-        model.train(was_training)
-    task_of(training.task).check(outputs, data)
-
-
-def _check_paired(paired: PairedLoss | None, perturbation: Perturbation | None, training: Training) -> None:
-    if paired is None:
-        return
-    if perturbation is None:
-        raise UserError("a paired loss needs what it pairs the images with", fix="pass perturbation too")
-    if training.task == "reconstruct":
-        raise UserError("a paired loss is of a classifier", got="task='reconstruct'", fix="leave paired out")
-
-
 def _without_held_out(data: Dataset, objective: SigmaObjective, seed: int) -> Dataset:
     """The images that the weights train on; the objective is given the others."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_derived(seed, "held out")))
@@ -348,27 +319,9 @@ def _measure(
     return loss, accuracy
 
 
-def _check_finite(losses: Tensor, validation_loss: float, epoch: int, training: Training) -> None:
-    bad = (~losses.isfinite()).nonzero().flatten().tolist()
-    if bad or not math.isfinite(validation_loss):
-        step = f", step {bad[0] + 1} of {len(losses)}" if bad else ", in validation"
-        raise UserError(
-            f"the loss must stay finite; it did not in epoch {epoch + 1}{step}",
-            got=float(losses[bad[0]]) if bad else validation_loss,
-            fix=f"lower lr (now {training.lr:g}) or sigma_lr (now {training.sigma_lr:g}); "
-            "the checkpoint of the epoch before is kept",
-        )
-
-
 def _history(model: nn.Module, curves: Sequence[Epoch], before: Mapping[str, Tensor]) -> History:
     after = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
     return History(tuple(curves), dict(before), after)
-
-
-def _scalars(line: Epoch) -> dict[str, float]:
-    """The line as TensorBoard has it: one number per curve."""
-    values = line.model_dump(exclude_none=True, exclude={"epoch", "sigma", "validation_noise"})
-    return values | {f"sigma/{name}/{what}": v for name, s in line.sigma.items() for what, v in s.items()}
 
 
 def _described(value: object) -> Any:

@@ -15,8 +15,8 @@ from noiseopt.audit.ledger import Ledger
 from noiseopt.audit.probes import Slopes
 from noiseopt.audit.steps import Kind, steps_of
 from noiseopt.audit.voting import Votes, is_clear, vote
+from noiseopt.chances import sign_test
 from noiseopt.data import Dataset
-from noiseopt.proportions import sign_test
 
 IMAGES = 100
 HONEST = {

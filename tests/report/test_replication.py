@@ -210,6 +210,16 @@ def test_publishing_again_brings_the_copy_up_to_date(tmp_path: Path) -> None:
     assert len((target / "curves" / "mlp-relu-s0.jsonl").read_text().splitlines()) == 3
 
 
+def test_a_seed_of_which_nothing_is_measured_yet_is_not_published(tmp_path: Path) -> None:
+    run = as_run(tmp_path, shared=False)
+    shutil.copytree(run / "models" / "mlp-relu-s0", run / "models" / "mlp-relu-s7")
+    target = publish(run, tmp_path / "mnist")
+    assert "mlp-relu-s7.jsonl" not in {path.name for path in (target / "curves").iterdir()}
+    (run / "records.jsonl").unlink()
+    publish(run, tmp_path / "mnist")
+    assert "mlp-relu-s7.jsonl" in {path.name for path in (target / "curves").iterdir()}
+
+
 def test_curves_alone_can_be_published_and_nothing_cannot(tmp_path: Path) -> None:
     run = as_run(tmp_path, shared=False)
     (run / "records.jsonl").unlink()

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from noiseopt.report.statistics import estimate, paired, relative, student_quantile, two_sided
+from noiseopt.chances import student_quantile, two_sided
+from noiseopt.report.statistics import estimate, paired, relative
 
 DEGREES = st.one_of(st.integers(1, 200), st.floats(0.5, 500))
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +42,8 @@ class FGSM:
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
         """`images` (`Float[N, C, H, W]` in [0, 1]) and `labels` (`Int64[N]`) → the images attacked."""
-        return _climb(
-            model,
-            images,
-            labels,
-            samples=samples,
-            eps=self.eps,
-            step_size=self.eps,
-            steps=1,
-            draws=self.draws,
-            random_start=False,
-            seed=self.seed,
-        )
+        one_step = PGD(eps=self.eps, step_size=self.eps, steps=1, draws=self.draws, random_start=False, seed=self.seed)
+        return one_step(model, images, labels, samples=samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,42 +85,36 @@ class PGD:
             "seed": self.seed,
         }
 
+    @torch.no_grad()
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
         """`images` (`Float[N, C, H, W]` in [0, 1]) and `labels` (`Int64[N]`) → the images attacked."""
-        return _climb(model, images, labels, samples=samples, **self.parameters())
+        samples = check_batch(images, labels, samples)
+        about: dict[str, Any] = {"draws": self.draws, "seed": noise_seed(self.seed), "samples": samples}
+        start = images
+        if self.random_start:
+            uniform = SampleRandom(self.seed, samples).rand(*images.shape[1:]).to(images.dtype)
+            start = images + self.eps * (2.0 * uniform - 1.0)
+
+        def gradient(attacked: Tensor, step: int) -> Tensor:
+            return expected_gradient(model, attacked, labels, **about, first_draw=step * self.draws)
+
+        return climb(gradient, images, start, eps=self.eps, step_size=self.step_size, steps=self.steps)
 
 
-@torch.no_grad()
-def _climb(
-    model: Model,
+def climb(
+    gradient: Callable[[Tensor, int], Tensor],
     images: Tensor,
-    labels: Tensor,
+    start: Tensor,
     *,
-    samples: Tensor | None,
     eps: float,
     step_size: float,
     steps: int,
-    draws: int,
-    random_start: bool,
-    seed: int,
 ) -> Tensor:
-    samples = check_batch(images, labels, samples)
-    low, high = (images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0)
-    attacked = images.detach().clone()
+    """From `start` by the signs of `gradient(attacked, step)`, in the L∞ ball of `eps` about `images` and in [0, 1]."""
     if len(images) == 0:
-        return attacked
-    if random_start:
-        uniform = SampleRandom(seed, samples).rand(*images.shape[1:]).to(images.dtype)
-        attacked = (attacked + eps * (2.0 * uniform - 1.0)).clamp(low, high)
+        return images.detach().clone()
+    low, high = (images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0)
+    attacked = start.detach().clamp(low, high)
     for step in range(steps):
-        gradient = expected_gradient(
-            model,
-            attacked,
-            labels,
-            draws=draws,
-            seed=noise_seed(seed),
-            samples=samples,
-            first_draw=step * draws,
-        )
-        attacked = (attacked + step_size * gradient.sign()).clamp(low, high)
+        attacked = (attacked + step_size * gradient(attacked, step).sign()).clamp(low, high)
     return attacked

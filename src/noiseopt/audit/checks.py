@@ -17,7 +17,7 @@ from noiseopt.audit.ledger import Ledger
 from noiseopt.audit.probes import Slopes
 from noiseopt.audit.settings import Auditing
 from noiseopt.audit.steps import Kind, Step
-from noiseopt.proportions import clopper_pearson, sign_test
+from noiseopt.chances import clopper_pearson, sign_test
 
 _CHANCE, _SHARE, _LEAST = 0.01, 0.02, 2
 _LEFT = 0.02

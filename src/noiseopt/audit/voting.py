@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from noiseopt.chances import sign_test
 from noiseopt.errors import UserError
 from noiseopt.noise import count_votes
-from noiseopt.proportions import sign_test
 
 _LEVEL = 0.05
 

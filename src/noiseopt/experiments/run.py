@@ -31,7 +31,7 @@ from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.store import Store
 from noiseopt.experiments.work import Setting, Worker, usable_device
-from noiseopt.train import check_fits
+from noiseopt.refusals import check_fits
 
 __all__ = ["Outcome", "Runner"]
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from noiseopt.checkpoint import write_atomically
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
+from noiseopt.report.collect import SURROGATE
 from noiseopt.report.models import curve_files, file_name
 from noiseopt.report.sources import read
 
@@ -21,14 +22,18 @@ GALLERY = ("gallery.safetensors", "gallery.json")
 def publish(run: str | Path, folder: str | Path) -> Path:
     """Copy what others need of `run` to `folder`/<recipe>/, and return that.
 
-    records.jsonl (whole lines only), run.json, `curves/<row>-s<seed>.jsonl` for every model, and the gallery of a run
-    that has curves over distortions. Doing it again brings the copy up to date.
+    records.jsonl (whole lines only), run.json, `curves/<row>-s<seed>.jsonl` for every model of a seed that something
+    was measured of (of all seeds, where nothing is to be measured), and the gallery of a run that has curves over
+    distortions. Doing it again brings the copy up to date.
 
     Raises:
         UserError: no run, nothing measured or trained in it, or `folder` cannot be written.
     """
     source = read(run)
-    curves = {file_name(place): place.path.read_bytes() for place in curve_files(source.folder, source.about)}
+    begun = {record.model_seed for record in source.records}
+    places = curve_files(source.folder, source.about)
+    wanted = [p for p in places if not begun or p.seed in begun or p.label == SURROGATE]
+    curves = {file_name(place): place.path.read_bytes() for place in wanted}
     if not curves and not source.records:
         fix = "run `noiseopt train` and `noiseopt evaluate` with its recipe first"
         raise UserError("a run must have Records or curves to publish", got=str(run), fix=fix)

@@ -7,10 +7,10 @@ it does not hold the choice of test images, which all seeds share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from noiseopt.proportions import incomplete_beta
+from noiseopt.chances import student_quantile, two_sided
 
 LEVEL = 0.95
 _SAME = 1e-12  # values nearer than this differ by rounding only
@@ -94,28 +94,3 @@ def _error(values: list[float]) -> float:
         return 0.0
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
-
-
-def two_sided(t: float, df: float) -> float:
-    """P(|T| ≥ |t|) = I_x(df/2, 1/2) at x = df / (df + t²)."""
-    if math.isinf(t):
-        return 0.0
-    squared = t * t
-    return incomplete_beta(df / (df + squared), df / 2, 0.5, rest=squared / (df + squared))
-
-
-def student_quantile(p: float, df: float) -> float:
-    """The t with P(T ≤ t) = p, 0 < p < 1, by bisection."""
-    if p < 0.5:
-        return -student_quantile(1 - p, df)
-    wanted = 2 * (1 - p)  # of two_sided, which falls from 1 at t = 0; its small values are exact
-    low, high = 0.0, 1.0
-    while two_sided(high, df) > wanted:
-        low, high = high, 2 * high
-    return _bisect(lambda t: two_sided(t, df) > wanted, low, high)
-
-
-def _bisect(below: Callable[[float], bool], low: float, high: float) -> float:
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if below(middle) else (low, middle)
-    return high

@@ -44,8 +44,8 @@ class Bilevel(SigmaObjective):
         min_σ  L_held(w', σ; x'),   w' = w − η ∇_w L_train(w, σ),   x' = examples(x)
 
     The gradient goes through the step, so it is exact: autograd takes it through ∇_w L_train a second time, and σ's
-    part of every pass is the pathwise derivative of Theorem 1. It holds what σ does to the weights, which the
-    gradient at fixed weights does not: that one only ever asks for less noise.
+    part of every pass is the pathwise derivative of Theorem 1. It holds what σ does to the weights, and that alone:
+    what σ does to L_held at fixed weights is left out, since that only ever asks for less noise.
 
     The images are a part of the training images (`held_out` of them), which the weights do not train on. Each image of
     a batch is met by one of them, chosen by its identity and the epoch alone. The examples are made for w, not w'.
@@ -56,14 +56,12 @@ class Bilevel(SigmaObjective):
         step_size: η of the step that is looked ahead, of plain gradient descent; positive. SigmaAdam does not see the
             gradient's size, so a small η stands for the limit η → 0, in which σ makes the weights' gradient point
             where the held-out images want it; a large one also charges σ for a step that overshoots.
-        direct: also count what σ does to L_held itself, at fixed weights?
         held_out: share of the training images, in (0, 1).
     """
 
     name: ClassVar[str] = "bilevel"
     examples: Perturbation = field(kw_only=True)
     step_size: float = 0.01
-    direct: bool = False
     held_out: float = 0.1
 
     def __post_init__(self) -> None:
@@ -95,6 +93,5 @@ class Bilevel(SigmaObjective):
         moving = [p for p in weights if p.requires_grad]
         gradients = torch.autograd.grad(training_loss, moving, create_graph=True, materialize_grads=True)
         after = {id(p): p - self.step_size * g for p, g in zip(moving, gradients, strict=True)}
-        if not self.direct:
-            after |= {id(s): s.detach() for s in levels}
+        after |= {id(s): s.detach() for s in levels}
         return {name: after[id(p)] for name, p in model.named_parameters() if id(p) in after}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from noiseopt.proportions import clopper_pearson, incomplete_beta, lower_limit, sign_test
+from noiseopt.chances import clopper_pearson, incomplete_beta, lower_limit, sign_test
 
 
 @given(st.floats(0, 1), st.floats(0.5, 2000), st.floats(0.5, 2000))

@@ -1,8 +1,9 @@
-"""Exact statistics of counts: the binomial law, its confidence limits and the sign test, with no library."""
+"""The binomial law and Student's t, exactly and with no library: tails, quantiles, confidence limits, the sign test."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 
@@ -49,14 +50,9 @@ def lower_limit(successes: int, trials: int, *, alpha: float) -> float:
     """
     if successes == 0:
         return 0.0
-    low, high = 0.0, successes / trials
-    while low < (middle := (low + high) / 2) < high:
-        # P(X ≥ k) = I_p(k, n - k + 1) rises with p.
-        if incomplete_beta(middle, successes, trials - successes + 1) < alpha:
-            low = middle
-        else:
-            high = middle
-    return low
+    # P(X ≥ k) = I_p(k, n - k + 1) rises with p.
+    rest = trials - successes + 1
+    return _bisect(lambda p: incomplete_beta(p, successes, rest) < alpha, 0.0, successes / trials)[0]
 
 
 def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -74,3 +70,29 @@ def sign_test(more: int, fewer: int) -> float:
     """
     total = more + fewer
     return sum(math.comb(total, k) for k in range(more, total + 1)) / 2**total
+
+
+def two_sided(t: float, df: float) -> float:
+    """P(|T| ≥ |t|) = I_x(df/2, 1/2) at x = df / (df + t²)."""
+    if math.isinf(t):
+        return 0.0
+    squared = t * t
+    return incomplete_beta(df / (df + squared), df / 2, 0.5, rest=squared / (df + squared))
+
+
+def student_quantile(p: float, df: float) -> float:
+    """The t with P(T ≤ t) = p, 0 < p < 1, by bisection."""
+    if p < 0.5:
+        return -student_quantile(1 - p, df)
+    wanted = 2 * (1 - p)  # of two_sided, which falls from 1 at t = 0; its small values are exact
+    low, high = 0.0, 1.0
+    while two_sided(high, df) > wanted:
+        low, high = high, 2 * high
+    return _bisect(lambda t: two_sided(t, df) > wanted, low, high)[1]
+
+
+def _bisect(below: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """The two neighbouring numbers between which `below` turns false."""
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low, high
