@@ -25,7 +25,7 @@ from noiseopt.cli.options import (
     executor,
 )
 from noiseopt.cli.reproduce import reproduce
-from noiseopt.cli.results import publish, replication, results
+from noiseopt.cli.results import leaderboard, publish, replication, results
 from noiseopt.cli.search import search
 from noiseopt.cli.study import study_app
 from noiseopt.errors import UserError
@@ -204,3 +204,4 @@ app.command()(search)
 app.command()(results)
 app.command()(publish)
 app.command()(replication)
+app.command()(leaderboard)

@@ -1,4 +1,4 @@
-"""`noiseopt results`, `publish` and `replication`: what was measured, for other programs, other people and the docs."""
+"""`noiseopt results`, `publish`, `replication`, `leaderboard`: what was measured, for programs, people and the docs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/table3.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where results are kept, such as results/mnist.")],
 ) -> None:
-    """Copy a run's Records, its run.json and its models' curves to a folder of its own in DIR.
+    """Copy a run's Records, its run.json, its audits and its models' curves to a folder of its own in DIR.
 
     Again, it brings the copy up to date.
 
@@ -121,6 +121,30 @@ def replication(
 
     command = f"noiseopt replication {shlex.quote(str(folder))} -o {shlex.quote(str(output))}"
     path = write_replication(folder.expanduser(), output.expanduser(), command=command)
+    typer.echo(f"Written: {path}")
+
+
+def leaderboard(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Published and audited results, such as results/leaderboard.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The page; its pictures go to figures/ beside it."),
+    ] = Path("docs/leaderboard.md"),
+) -> None:
+    """Write published runs as a leaderboard, a Markdown page: clean against audited accuracy, and what training costs.
+
+    Rows that were not audited yet are named. The same results give the same page.
+
+    Example:
+
+        noiseopt leaderboard results/leaderboard -o docs/leaderboard.md
+    """
+    from noiseopt.report.leaderboard import write_leaderboard
+
+    command = f"noiseopt leaderboard {shlex.quote(str(folder))} -o {shlex.quote(str(output))}"
+    path = write_leaderboard(folder.expanduser(), output.expanduser(), command=command)
     typer.echo(f"Written: {path}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from noiseopt.report.layout import mapping
 
-_FOLDER = "audit"
+FOLDER = "audit"
 
 
 def audit_view(folder: Path, rows: Sequence[str], notes: list[str]) -> dict[str, Any] | None:
@@ -22,14 +22,15 @@ def audit_view(folder: Path, rows: Sequence[str], notes: list[str]) -> dict[str,
         label = str(entry["model"])
         return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0
 
-    audited = [_model(entry) for entry in sorted(_entries(folder / _FOLDER / "audit.json", notes), key=order)]
-    certified = _certificates(sorted(_entries(folder / _FOLDER / "certificates.json", notes), key=order))
+    audited = [_model(entry) for entry in sorted(entries_of(folder / FOLDER / "audit.json", notes), key=order)]
+    certified = _certificates(sorted(entries_of(folder / FOLDER / "certificates.json", notes), key=order))
     if not audited and certified is None:
         return None
     return {"models": audited, "how": _how(audited), "certificates": certified}
 
 
-def _entries(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def entries_of(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The models that an audit.json or certificates.json tells of, complete; none where it cannot be read."""
     if not path.exists():
         return []
     try:
@@ -39,7 +40,7 @@ def _entries(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             _check(entry)
         return entries
     except (OSError, ValueError, TypeError, KeyError) as error:
-        notes.append(f"{_FOLDER}/{path.name} cannot be read: {error!r}")
+        notes.append(f"{FOLDER}/{path.name} cannot be read: {error!r}")
         return []
 
 

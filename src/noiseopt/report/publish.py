@@ -17,14 +17,15 @@ from noiseopt.report.models import curve_files, file_name
 from noiseopt.report.sources import read
 
 GALLERY = ("gallery.safetensors", "gallery.json")
+AUDIT = ("audit/audit.json", "audit/certificates.json", "audit/records.jsonl")
 
 
 def publish(run: str | Path, folder: str | Path) -> Path:
     """Copy what others need of `run` to `folder`/<recipe>/, and return that.
 
     records.jsonl (whole lines only), run.json, `curves/<row>-s<seed>.jsonl` for every model of a seed that something
-    was measured of (of all seeds, where nothing is to be measured), and the gallery of a run that has curves over
-    distortions. Doing it again brings the copy up to date.
+    was measured of (of all seeds, where nothing is to be measured), what `noiseopt audit` and `certify` found, and the
+    gallery of a run that has curves over distortions. Doing it again brings the copy up to date.
 
     Raises:
         UserError: no run, nothing measured or trained in it, or `folder` cannot be written.
@@ -51,6 +52,11 @@ def publish(run: str | Path, folder: str | Path) -> Path:
         for name in GALLERY if source.layout.curves else ():
             if (source.folder / name).is_file():
                 write_atomically(target / name, (source.folder / name).read_bytes())
+        for name in AUDIT:
+            if (source.folder / name).is_file():
+                (target / name).parent.mkdir(exist_ok=True)
+                text = (source.folder / name).read_bytes()
+                write_atomically(target / name, whole_lines(text) if name.endswith(".jsonl") else text)
         for name, text in curves.items():
             write_atomically(target / "curves" / name, whole_lines(text, of_records=False))
     except OSError as error:

@@ -1,0 +1,170 @@
+"""Where every method of a leaderboard stands: clean and audited accuracy over seeds, and what training it costs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from noiseopt.report.audit import FOLDER, entries_of
+from noiseopt.report.layout import mapping
+from noiseopt.report.sources import Source, number_of, numbers, plain_rows
+from noiseopt.report.statistics import Estimate, estimate
+
+KINDS = {
+    "none": "no noise",
+    "fixed": "one fixed σ",
+    "allocation": "a fixed σ for each layer",
+    "learned": "learned σ",
+    "paper": "noise of other papers",
+}
+"""What a method does about noise, and the words for it, in the order of the legend."""
+COST = "cost.json"
+ENOUGH = 3  # seeds without which nothing is decided
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One row: `by_column` has the recipe's columns under the strict protocol, noise on; `cost` is time / plain.
+
+    `masking`: check → on how many of the audited seeds it points to masking.
+    """
+
+    label: str
+    kind: str
+    adversarial: bool
+    clean: Estimate
+    audited: Estimate
+    by_column: Mapping[str, Estimate] = field(default_factory=dict)
+    masking: Mapping[str, int] = field(default_factory=dict)
+    cost: float | None = None
+
+    @property
+    def placed(self) -> bool:
+        """Has it both numbers, so that it can be compared?"""
+        return self.clean.known and self.audited.known
+
+
+@dataclass(frozen=True)
+class Standings:
+    """All rows in the recipe's order; `settings` and `images` of the audits, `seeds` that were audited."""
+
+    rows: tuple[Standing, ...]
+    settings: Mapping[str, Any]
+    images: int
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    def group(self, *, adversarial: bool) -> list[Standing]:
+        """The rows trained on adversarial examples, or those that were not."""
+        return [row for row in self.rows if row.adversarial is adversarial]
+
+
+def standings(source: Source) -> Standings:
+    """The rows of a published leaderboard; what was not measured or audited yet has no number.
+
+    Audits count together only where they were made alike; a row with others is left without, and a note says so.
+    """
+    notes = list(source.notes)
+    entries = entries_of(source.folder / FOLDER / "audit.json", notes)
+    first = mapping(entries[0]["settings"]) if entries else {}
+    images = int(entries[0]["images"]) if entries else 0
+    audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for entry in entries:
+        if mapping(entry["settings"]) == first and int(entry["images"]) == images:
+            audits[str(entry["model"])][int(entry["model_seed"] or 0)] = entry
+        else:
+            notes.append(f"{entry['model']}, seed {entry['model_seed']}, was audited otherwise than the first")
+    found, plain = numbers(source.records), plain_rows(source)
+    cost = _cost(source.folder / COST, notes)
+    rows = []
+    for row in map(mapping, mapping(source.about.get("recipe")).get("rows") or []):
+        label = str(row.get("label"))
+        if not row.get("shown", True):
+            continue
+        by_column = {
+            column.key: estimate(
+                number_of(found, label, column.key, protocol="strict", noise=True, plain=plain).values()
+            )
+            for column in source.layout.columns
+        }
+        own = audits.get(label, {})
+        rows.append(
+            Standing(
+                label=label,
+                kind=kind_of(row),
+                adversarial=row.get("adversary") is not None,
+                clean=by_column.get("clean") or estimate([]),
+                audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
+                by_column=by_column,
+                masking=_masking(own.values()),
+                cost=cost.get(label),
+            )
+        )
+    seeds = sorted({seed for by_seed in audits.values() for seed in by_seed})
+    return Standings(tuple(rows), first, images, tuple(seeds), tuple(notes))
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """The key of KINDS that a recipe's row belongs to."""
+    noise = mapping(row.get("noise"))
+    if not noise:
+        return "none"
+    if "kind" in noise:
+        return "paper"
+    sigma = noise.get("sigma", "learned")
+    if sigma == "learned":
+        return "learned"
+    return "allocation" if isinstance(sigma, list | dict) else "fixed"
+
+
+def front(rows: Iterable[Standing]) -> list[Standing]:
+    """The Pareto front of the means, by falling clean accuracy: no other row has more of one and not less of the other.
+
+    Rows with signs of masking are not on it, as their audited accuracy is not to be believed.
+    """
+    order = sorted((r for r in rows if r.placed and not r.masking), key=lambda r: (-r.clean.mean, -r.audited.mean))
+    best: list[Standing] = []
+    for row in order:
+        if not best or row.audited.mean > best[-1].audited.mean:
+            best.append(row)
+    return best
+
+
+def highest(rows: Iterable[Standing], kind: str) -> Standing | None:
+    """The row of a kind with the greatest mean audited accuracy, of those that can be believed."""
+    placed = [row for row in rows if row.kind == kind and row.placed and not row.masking]
+    return max(placed, key=lambda row: row.audited.mean, default=None)
+
+
+def beats(one: Standing, other: Standing) -> bool:
+    """Is `one` better by the rule of the leaderboard?
+
+    The audited intervals do not overlap, each over three seeds at least, and its clean accuracy, to three digits, is
+    not less.
+    """
+    enough = min(one.audited.seeds, other.audited.seeds) >= ENOUGH
+    return enough and one.audited.low > other.audited.high and round(one.clean.mean, 3) >= round(other.clean.mean, 3)
+
+
+def _masking(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    found = sorted(
+        str(check["name"]) for entry in entries for check in entry["checks"] if check["found"] and check["masking"]
+    )
+    return {name: len(list(same)) for name, same in groupby(found)}
+
+
+def _cost(path: Path, notes: list[str]) -> dict[str, float]:
+    """Row → time of its training step over a plain one's, as `benchmarks.training_cost` has written it."""
+    if not path.exists():
+        return {}
+    try:
+        rows: Sequence[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return {str(row["row"]): float(row["time / plain"]) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        notes.append(f"{path.name} cannot be read: {error!r}")
+        return {}
