@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from noiseopt.attacks import FGSM, PGD
 from noiseopt.errors import UserError
 from noiseopt.noise import OBJECTIVES, ZOO, SigmaAdam, SigmaObjective, sigmas, split_parameters, stream
-from noiseopt.noise.objective import Bilevel, Information, Learn2Perturb, WeightCovariance
+from noiseopt.noise.objective import Bilevel, Entropy, Information, Learn2Perturb, WeightCovariance
 from noiseopt.paired import PAIRED, TRADES, DivergencePGD, Mixed
 from noiseopt.streams import MASK32
 from noiseopt.train import Training, train
@@ -104,6 +104,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "pni": (lambda: zoo("pni"), {"perturbation": EPS, "paired": Mixed()}),
     "rse": (lambda: zoo("rse", where="linear"), {}),
     "smoothing": (lambda: zoo("smoothing"), {}),
+    "pixels": (lambda: zoo("pixels"), {"objective": Entropy(price=0.5)}),
+    "bilevel on pixels": (lambda: zoo("pixels"), {"objective": Bilevel(examples=START)}),
 }
 
 

@@ -18,6 +18,7 @@ MLP = ("flatten", "hidden", "relu", "output")
 OPTIONS: dict[str, dict[str, Any]] = {
     "rse": {"where": "all", "first": 0.4, "inner": 0.3},
     "smoothing": {"sigma": 0.3},
+    "pixels": {"init": 0.3},
     "pni": {"alpha": 0.6},
     "learn2perturb": {"init": 0.5},
     "wca": {"init": 0.8},
@@ -190,6 +191,21 @@ def test_smoothing_is_noise_on_the_pixels() -> None:
     torch.testing.assert_close(out, model(x + 0.25 * drawn), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("per", "shape"), [("neuron", (1, 6, 6)), ("channel", (1, 1, 1)), ("layer", (1, 1, 1))])
+def test_noise_on_pixels_is_smoothing_whose_sigma_is_learned(per: str, shape: tuple[int, ...]) -> None:
+    x, ids = images(), torch.arange(6)
+    fixed = ZOO["smoothing"](plain("mlp"), example_input=x, sigma=0.2, seed=3)
+    net = ZOO["pixels"](plain("mlp"), example_input=x, init=0.2, per=per, seed=3)
+    weights, levels = split_parameters(net)
+    assert [tuple(level.shape) for level in levels] == [shape]
+    assert len(weights) == 4
+    with stream(fixed, seed=1, samples=ids, step=0), stream(net, seed=1, samples=ids, step=0):
+        torch.testing.assert_close(net(x), fixed(x))
+        net(x).square().sum().backward()
+    assert levels[0].grad is not None
+    assert bool((levels[0].grad != 0).any())
+
+
 def test_tokens_of_a_sample_share_its_weights() -> None:
     torch.manual_seed(0)
     net = ZOO["pni"](nn.Linear(5, 3), example_input=torch.rand(2, 4, 5), alpha=1.0)
@@ -207,6 +223,8 @@ def test_tokens_of_a_sample_share_its_weights() -> None:
         ("rse", {"first": -1}, "first must be"),
         ("rse", {"where": "conv"}, "at least one"),
         ("smoothing", {"sigma": float("nan")}, "sigma must be"),
+        ("pixels", {"init": 0}, "init must be a finite number above 0"),
+        ("pixels", {"per": "row"}, "per must be one of"),
         ("pni", {"alpha": "much"}, "alpha must be"),
         ("wca", {"rank": 8}, "below 8"),
         ("learn2perturb", {"init": -0.1}, "init must be"),

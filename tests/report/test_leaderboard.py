@@ -70,6 +70,7 @@ def test_what_a_row_does_about_noise() -> None:
     kinds = [kind_of(row) for row in ROWS.values()]
     assert kinds == ["none", "fixed", "allocation", "learned", "paper", "none"]
     assert kind_of({"noise": {"sigma": {"hidden1": 1}}}) == "allocation"
+    assert kind_of({"noise": {"kind": "pixels"}}) == "learned"
 
 
 def test_one_beats_another_by_intervals_apart_and_no_less_clean_accuracy() -> None:

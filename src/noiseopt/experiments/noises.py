@@ -151,7 +151,7 @@ class OfZoo(Part):
     @model_validator(mode="after")
     def _objective_has_something_to_learn(self) -> OfZoo:
         name = self.objective.objective
-        of_sigma = self.kind == "learn2perturb" and name != "wca"
+        of_sigma = self.kind in ("learn2perturb", "pixels") and name != "wca"
         if not of_sigma and name not in ("loss", self.kind):
             fix = "leave the objective out"
             broken(f"has no part in how {self.kind} is trained", got=name, fix=fix, at=("objective",))

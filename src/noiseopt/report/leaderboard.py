@@ -110,7 +110,7 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
     """What the comparison comes to, in sentences: learned against fixed noise, and the row that leads."""
     best = {kind: highest(rows, kind) for kind in KINDS}
     learned = best["learned"]
-    for rival in (best["none"], best["fixed"], best["allocation"]):
+    for rival in (best[kind] for kind in KINDS if kind != "learned"):
         if learned is None or rival is None:
             continue
         winners = [r for r in rows if r.kind == "learned" and r.placed and not r.masking and beats(r, rival)]

@@ -115,7 +115,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
     if not noise:
         return "none"
     if "kind" in noise:
-        return "paper"
+        return "learned" if noise["kind"] == "pixels" else "paper"
     sigma = noise.get("sigma", "learned")
     if sigma == "learned":
         return "learned"

@@ -1,4 +1,4 @@
-"""The noise of other papers on any model: each a function `(model, *, example_input, seed, options) → model`.
+"""The noise of other papers, and on pixels, on any model: each `(model, *, example_input, seed, options) → model`.
 
 All of it follows `noiseopt.noise` and `noiseopt.stream` as `inject`'s does, so that K-draw predictions, EOT attacks and
 training know of it; `docs/noise-zoo.md` says what each is, and where it differs from its paper.
@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from noiseopt.noise.zoo.activations import learn2perturb, rse, smoothing
+from noiseopt.noise.zoo.activations import learn2perturb, pixels, rse, smoothing
 from noiseopt.noise.zoo.covariance import CovarianceNoise, wca
 from noiseopt.noise.zoo.weights import WeightNoise, pni
 
 ZOO: dict[str, Callable[..., nn.Module]] = {
     "rse": rse,
     "smoothing": smoothing,
+    "pixels": pixels,
     "pni": pni,
     "learn2perturb": learn2perturb,
     "wca": wca,
@@ -22,4 +23,4 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
 """Name in a recipe → `(model, *, example_input, seed, **settings) → model`. Where `OBJECTIVES` has one of the same
 name, that is what its noise is trained by."""
 
-__all__ = ["ZOO", "CovarianceNoise", "WeightNoise", "learn2perturb", "pni", "rse", "smoothing", "wca"]
+__all__ = ["ZOO", "CovarianceNoise", "WeightNoise", "learn2perturb", "pixels", "pni", "rse", "smoothing", "wca"]

@@ -1,4 +1,4 @@
-"""Noise on inputs and activations: RSE, input smoothing, Learn2Perturb. All of it is `GaussianNoise`."""
+"""Noise on inputs and activations: RSE, smoothing, learned noise on pixels, Learn2Perturb; all is `GaussianNoise`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise.attaching import attach, to_input, without_noise
-from noiseopt.noise.injection import inject, layers_in_use, like_weights
+from noiseopt.noise.injection import SHARINGS, inject, layers_in_use, like_weights
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.select import Where
 from noiseopt.noise.streaming import Stream
@@ -57,11 +57,39 @@ def smoothing(model: nn.Module, *, example_input: Any, sigma: float = 0.25, seed
     are those of `inject`.
     """
     check_level("sigma", sigma)
+    return _before(model, torch.full((1, 1, 1), float(sigma)), learned=False, seed=seed)
+
+
+def pixels(model: nn.Module, *, example_input: Any, init: float = 0.1, per: str = "neuron", seed: int = 0) -> nn.Module:
+    """Gaussian noise on the images as `smoothing` has it, with a learned σ for every pixel; to be trained by `entropy`.
+
+    The price of entropy holds it up and the loss pushes it down where the image says something: where it does not,
+    the noise grows and the weights that an attack would use there go. No paper's; the model's names get "model." in
+    front.
+
+    Args are those of `inject`. `example_input`: a batch of images, `Float[n, c, h, w]`, of which σ has the shape.
+    `init`: σ at the start, in units of the pixel range [0, 1], above 0. `per`: one σ per "neuron" (a pixel of a
+    channel), "channel" (images of any size) or "layer".
+    """
+    check_level("init", init, zero=False)
+    if per not in SHARINGS:
+        raise UserError(f"per must be one of {', '.join(SHARINGS)}", got=per, fix="per='neuron'")
+    if not isinstance(example_input, Tensor) or example_input.dim() != 4:
+        got = tuple(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
+        fix = "example_input=images[:2]"
+        raise UserError("noise on pixels needs a batch of images, [n, c, h, w], as an example", got=got, fix=fix)
+    _, c, h, w = example_input.shape
+    size = {"neuron": (c, h, w), "channel": (c, 1, 1), "layer": (1, 1, 1)}[per]
+    return _before(model, torch.full(size, float(init)), learned=True, seed=seed)
+
+
+def _before(model: nn.Module, level: Tensor, *, learned: bool, seed: int) -> nn.Module:
+    """A copy of `model` behind noise of this σ on what it is given, one name deeper."""
     inner = without_noise(model)
     tensors = (t for t in chain(inner.parameters(), inner.buffers()) if t.is_floating_point())
     like = next(tensors, torch.empty(0))
-    level = torch.full((1, 1, 1), float(sigma), device=like.device, dtype=like.dtype)
-    noise = GaussianNoise(level, learned=False, index=0, stream=Stream(layers=1, seed=seed))
+    level = level.to(device=like.device, dtype=like.dtype)
+    noise = GaussianNoise(level, learned=learned, index=0, stream=Stream(layers=1, seed=seed))
     before = nn.Sequential(OrderedDict(noise=noise))
     net = nn.Sequential(OrderedDict(input=before.train(model.training), model=inner))
     net.training = model.training
