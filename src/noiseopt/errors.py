@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exception that means: the user can mend this."""
 
 
 class UserError(ValueError):
@@ -16,6 +16,10 @@ class UserError(ValueError):
         """`rule`: what must hold. `got`: the value received (left out when None). `fix`: what to do."""
         received = "" if got is None else f"; got {_short(got)}"
         super().__init__(f"{rule}{received}; fix: {fix}")
+
+
+class Diverged(UserError):
+    """A loss that is not finite any more."""
 
 
 def _short(value: object) -> str:

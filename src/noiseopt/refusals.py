@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from noiseopt.concepts import Perturbation
 from noiseopt.data import Dataset
-from noiseopt.errors import UserError
+from noiseopt.errors import Diverged, UserError
 from noiseopt.history import Training
 from noiseopt.noise import noise
 from noiseopt.paired import PairedLoss
@@ -47,11 +47,11 @@ def check_paired(paired: PairedLoss | None, perturbation: Perturbation | None, t
 
 
 def check_finite(losses: Tensor, validation_loss: float, epoch: int, training: Training) -> None:
-    """Raises UserError where a loss is not finite, with the step that it happened in."""
+    """Raises Diverged where a loss is not finite, with the step that it happened in."""
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad or not math.isfinite(validation_loss):
         step = f", step {bad[0] + 1} of {len(losses)}" if bad else ", in validation"
-        raise UserError(
+        raise Diverged(
             f"the loss must stay finite; it did not in epoch {epoch + 1}{step}",
             got=float(losses[bad[0]]) if bad else validation_loss,
             fix=f"lower lr (now {training.lr:g}) or sigma_lr (now {training.sigma_lr:g}); "

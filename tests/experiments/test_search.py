@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from noiseopt.errors import UserError
+from noiseopt.errors import Diverged, UserError
 from noiseopt.experiments.recipe import Recipe, load, loads
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.search import search
+from noiseopt.train import train
 from tests.experiments.conftest import write_images
 
 pytest.importorskip("optuna")
@@ -89,6 +90,27 @@ def test_a_trial_that_ctrl_c_stopped_is_made_again(
     said: list[str] = []
     search(recipe, trials=2, **options, say=said.append)
     assert sorted(line.split("] ")[1].split(": ")[0] for line in said) == ["hidden1 0, output 0", "hidden1 1, output 1"]
+
+
+def test_a_trial_that_diverges_is_given_up_and_the_search_goes_on(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = train, []
+
+    def diverge(*args: Any, **options: Any) -> object:
+        calls.append(options)
+        if len(calls) == 2:
+            raise Diverged("the loss must stay finite", got=float("nan"), fix="lower lr")
+        return real(*args, **options)
+
+    monkeypatch.setattr("noiseopt.experiments.search.train", diverge)
+    said: list[str] = []
+    options: dict[str, Any] = {"runs_dir": tmp_path / "runs", "device": "cpu", "images": 8, "say": said.append}
+    assert search(recipe, trials=3, **options).trials == 3
+    assert said[1].endswith(": given up after epoch 0")
+    calls[:] = [{}]
+    with pytest.raises(UserError, match="every trial was given up"):
+        search(recipe, trials=1, **{**options, "runs_dir": tmp_path / "other"})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from noiseopt.checkpoint import write_atomically
-from noiseopt.errors import UserError
+from noiseopt.errors import Diverged, UserError
 from noiseopt.evaluate import evaluate
 from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.noises import Noise
@@ -176,6 +176,8 @@ class _Search:
         data, device = self._worker.data, self._worker.device
         try:
             train(model, data, self._training, seed=self._seed, **arguments, device=device, progress=measure)
+        except Diverged:  # so much noise is no answer, and no reason to stop
+            raise optuna.TrialPruned from None
         except KeyboardInterrupt:  # Optuna calls the trial failed; it is made again when the search goes on
             trial.study.enqueue_trial(trial.params)
             raise
@@ -194,6 +196,8 @@ class _Search:
     def _found(self, study: Any) -> Found:
         made = _made(study.trials)
         epochs = sum(trial.user_attrs.get("epochs", 0) for trial in study.trials)
+        if not any(trial.state.name == "COMPLETE" for trial in made):
+            raise UserError("every trial was given up or diverged", fix="lower --highest, or the recipe's lr")
         best = study.best_trial
         given = self._row.model_dump(mode="json", exclude_unset=True)
         noise = {**given["noise"], "sigma": {name: level for name, level in best.params.items() if level > 0}}
