@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from noiseopt.checkpoint import write_atomically
+from noiseopt.errors import UserError
 from noiseopt.report.layout import Column
 from noiseopt.report.pivot import Line, Pivot
 from noiseopt.report.selection import FIELDS, value_of
@@ -117,6 +120,23 @@ def as_markdown(table: Pivot) -> str:
     rows = [[text(line) for _, text in head] + [shown(line.estimate(c.key)) for c in table.columns]
             for line in table.lines]  # fmt: skip
     return markdown_table(header, rows, left=len(head)) + f"\n{_foot(table)}\n"
+
+
+def write_page(path: Path, page: str, pictures: Mapping[str, bytes]) -> Path:
+    """Write a Markdown page, and its pictures (file name → PNG) to figures/ beside it.
+
+    Raises UserError where that cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if pictures:
+            (path.parent / "figures").mkdir(exist_ok=True)
+        for name, png in pictures.items():
+            write_atomically(path.parent / "figures" / name, png)
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise UserError(f"{path} must be writable", got=str(error), fix="give another -o FILE") from None
+    return path
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseopt.checkpoint import write_atomically
 from noiseopt.errors import UserError
-from noiseopt.report.export import markdown_table, shown
+from noiseopt.report.export import markdown_table, shown, write_page
 from noiseopt.report.layout import mapping
 from noiseopt.report.pareto import pareto_picture
 from noiseopt.report.sources import Source, read
@@ -32,17 +31,9 @@ def write_leaderboard(folder: str | Path, output: str | Path, *, command: str) -
     Raises:
         UserError: nothing was published in `folder`, nothing of it was audited, or the page cannot be written.
     """
-    path = Path(output)
     sources = [read(found.parent) for found in sorted(Path(folder).glob("*/run.json"))]
     page, pictures = render(sources, folder=str(folder), command=command)
-    try:
-        (path.parent / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} must be writable", got=str(error), fix="give another -o FILE") from None
-    for name, png in pictures.items():
-        write_atomically(path.parent / "figures" / name, png)
-    write_atomically(path, page.encode())
-    return path
+    return write_page(Path(output), page, pictures)
 
 
 def render(sources: Sequence[Source], *, folder: str, command: str) -> tuple[str, dict[str, bytes]]:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from noiseopt.checkpoint import write_atomically
-from noiseopt.errors import UserError
 from noiseopt.report import distorted, measuring, training
 from noiseopt.report.bydistortion import span_numbers
 from noiseopt.report.claims import Evidence, passages
-from noiseopt.report.export import markdown_table
+from noiseopt.report.export import markdown_table, write_page
 from noiseopt.report.layout import COLUMNS, paper_tables
 from noiseopt.report.maps import INSIDE, shares_of
 from noiseopt.report.models import Epochs, read_epochs
@@ -45,20 +43,10 @@ def write_replication(folder: str | Path, output: str | Path, *, command: str) -
     Raises:
         UserError: there is no result of these recipes in `folder`, or of several papers; or the page cannot be written.
     """
-    path = Path(output)
     found = {source.name: source for source in (read(p.parent) for p in sorted(Path(folder).glob("*/run.json")))}
     paper = paper_of(found, folder=str(folder))
     page, pictures = render(paper, {name: found[name] for name in paper.recipes if name in found}, command=command)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if pictures:
-            (path.parent / "figures").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} must be writable", got=str(error), fix="give another -o FILE") from None
-    for name, png in pictures.items():
-        write_atomically(path.parent / "figures" / name, png)
-    write_atomically(path, page.encode())
-    return path
+    return write_page(Path(output), page, pictures)
 
 
 def render(paper: Paper, sources: Mapping[str, Source], *, command: str) -> tuple[str, dict[str, bytes]]:
