@@ -137,7 +137,7 @@ def against(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
 def asked(against: tuple[Study, Store, Path], **options: Any) -> dict[str, Any]:
     study, store, run = against
-    given = {"more": (), "people_only": False, "runs_dir": run, "data_dir": None, "device": "cpu", **options}
+    given = {"more": (), "runs_dir": run, "data_dir": None, "device": "cpu", **options}
     return analysed(study, store, **given)
 
 
@@ -181,11 +181,35 @@ def test_what_a_simulation_makes_says_so_everywhere(against: tuple[Study, Store,
 
 
 def test_other_runs_can_stand_beside_and_networks_can_be_left_out(against: tuple[Study, Store, Path]) -> None:
-    assert {line["title"] for line in asked(against, people_only=True)["lines"]} == {"SIMULATED people"}
+    assert {line["title"] for line in asked(against, networks=False)["lines"]} == {"SIMULATED people"}
     twice = asked(against, more=["tiny"])
     assert len(twice["confusion"]) == 3
     with pytest.raises(UserError, match="there is no run elsewhere"):
         asked(against, more=["elsewhere"])
+
+
+def test_networks_alone_are_asked_about_all_images_and_nothing_is_said_of_people(
+    run: Path, tmp_path: Path, against: tuple[Study, Store, Path]
+) -> None:
+    from noiseopt.report.study_figures import about, figure_files
+
+    study = create(StudyRecipe.model_validate(FOOLED), output=tmp_path / "study", runs_dir=run, device="cpu")
+    store = Store(study.database, study=study.hash, places=study.places)
+    data = asked((study, store, run), people=False)
+    assert {line["who"] for line in data["lines"]} == {"networks"}
+    assert (data["participants"], data["simulated"], data["dont_know"]) == (0, False, None)
+    assert data["differences"] == data["contrasts"] == data["response_ms"] == []
+    # The simulated participants of the other study filled all its places: networks saw the same there.
+    both = asked(against)
+    assert [line for line in both["lines"] if line["who"] == "networks"] == data["lines"]
+    names = {*files(data), *figure_files(data)}
+    assert names == {
+        *("accuracy-networks-only.csv", "analysis-networks-only.json"),
+        *(f"{name}-networks-only.{kind}" for name in ("figure8", "confusion") for kind in ("svg", "png")),
+    }
+    assert "nobody asked" in about(data)
+    assert "SIMULATED" not in as_json(data).decode()
+    store.close()
 
 
 def test_sets_with_as_many_levels_are_contrasted(

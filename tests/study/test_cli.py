@@ -63,6 +63,21 @@ def test_analysis_goes_into_the_report_of_a_run(folder: Path, run: Path) -> None
     assert "there is no run elsewhere" in refused("analyse", folder, "--runs-dir", run, "--into", "elsewhere")
 
 
+def test_networks_alone_need_no_participant(folder: Path, run: Path) -> None:
+    assert "nobody has finished" in refused("analyse", folder, "--runs-dir", run)
+    output = invoke(
+        "analyse", folder, "--runs-dir", run, "--networks-only", "--network", "tiny", "--into", "tiny"
+    ).output
+    assert "figure8-networks-only.png" in output
+    from noiseopt.report.study import study_section
+
+    section = str(study_section(run / "tiny"))
+    assert "nobody asked" in section
+    assert "over participants" not in section
+    (run / "tiny" / "people.json").unlink()
+    assert "leave out one" in refused("analyse", folder, "--networks-only", "--people-only")
+
+
 def test_invitations_are_links_that_open(folder: Path) -> None:
     lines = invoke("invite", folder, "--count", 2, "--address", "https://study.example/").output.splitlines()
     study = Study(folder)

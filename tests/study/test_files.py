@@ -174,7 +174,9 @@ def test_figures_are_whole_pictures_that_say_what_is_simulated(data: dict[str, A
         else:
             assert picture.startswith(b"\x89PNG")
             assert len(picture) > 10_000
-    people = figure_files({**data, "simulated": False, "lines": [{**x, "title": "P"} for x in data["lines"]]})
+    people = figure_files(
+        {**data, "simulated": False, "mark": "", "lines": [{**x, "title": "P"} for x in data["lines"]]}
+    )
     assert "figure8.svg" in people
     assert b"SIMULATED" not in people["figure8.svg"]
 

@@ -56,6 +56,9 @@ def analyse(
         typer.Option(metavar="RUN", help="Add every row that the report of this run shows; may be repeated."),
     ] = None,
     people_only: Annotated[bool, typer.Option("--people-only", help="Ask no network.")] = False,
+    networks_only: Annotated[
+        bool, typer.Option("--networks-only", help="Ask networks alone, about all images made for participants.")
+    ] = False,
     database: Database = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = RUNS,
@@ -70,16 +73,21 @@ def analyse(
         noiseopt study analyse studies/figure8 --into ulicny-figure8
 
         noiseopt study analyse studies/figure8 --network ulicny-table2
+
+        noiseopt study analyse studies/figure8 --networks-only
     """
     from noiseopt.cli import running
     from noiseopt.study import analysing
 
+    if people_only and networks_only:
+        raise UserError("an analysis is of people, of networks, or of both", fix="leave out one of the two options")
     study, store = opened(folder, database)
     data = analysing.analysed(
         study,
         store,
         more=network or (),
-        people_only=people_only,
+        people=not networks_only,
+        networks=not people_only,
         runs_dir=runs_dir,
         data_dir=data_dir,
         device=device,

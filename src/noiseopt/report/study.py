@@ -36,11 +36,12 @@ def _section(data: Data) -> Markup:
         for place, words in enumerate(("Images", "Distortion", *(_column(line) for line in _columns(data))))
     )
     body = Markup("").join(_row(data, number) for number in range(len(data["levels"])))
-    lede = (
-        f"{about(data)}, {'the same' if data['draw'] == 'same' else 'others'} for each. Bands and brackets are 95 % "
-        "intervals over participants, and over networks; the networks were asked about the same 8-bit images. "
-        "“Don't know” counts as wrong."
-    )
+    lede = f"{about(data)}, {'the same' if data['draw'] == 'same' else 'others'} for each. Bands and brackets are 95 % "
+    if data["participants"]:
+        lede += "intervals over participants, and over networks; the networks were asked about the same 8-bit images. "
+        lede += "“Don't know” counts as wrong."
+    else:
+        lede += "intervals over networks, which were asked about the 8-bit images that participants would be shown."
     left_out = data["left_out"]
     lede += f" {left_out} who have not finished are left out." if left_out else ""
     return (

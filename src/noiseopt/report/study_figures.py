@@ -30,11 +30,11 @@ Colour = Callable[[int], str]
 
 def figure_files(data: Data) -> dict[str, bytes]:
     """Figure 8, response times and confusion as pictures of their own: file name → SVG or PNG."""
-    mark = f"-{SIMULATED}" if data["simulated"] else ""
+    drawn = {"figure8": accuracy, "response-times": response_times, "confusion": confusion}
     made: dict[str, bytes] = {}
-    for name, draw in (("figure8", accuracy), ("response-times", response_times), ("confusion", confusion)):
-        for kind in ("svg", "png"):
-            made[f"{name}{mark}.{kind}"] = _picture(draw, data, kind)
+    for name, draw in drawn.items():
+        for kind in ("svg", "png") if draw is not response_times or data["participants"] else ():
+            made[f"{name}{data['mark']}.{kind}"] = _picture(draw, data, kind)
     return made
 
 
@@ -66,6 +66,8 @@ def _size(draw: Callable[..., None], data: Data) -> tuple[float, float]:
 
 def about(data: Data) -> str:
     """What the figures are about, in a line."""
+    if not data["participants"]:
+        return f"{data['title']}: networks only, nobody asked; {data['places']} sets of {data['images']} images"
     who = f"{data['participants']} {SIMULATED if data['simulated'] else ''} participants".replace("  ", " ")
     return f"{data['title']}: {who}, {data['images']} images each"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseopt.study.analysis import analyse, collect
+from noiseopt.study.analysis import analyse, collect, nobody
 from noiseopt.study.beside import ask, rows_of, wanted
 from noiseopt.study.folder import Study
 from noiseopt.study.store import Store
@@ -22,28 +22,29 @@ def analysed(
     store: Store,
     *,
     more: Sequence[str],
-    people_only: bool,
+    people: bool = True,
+    networks: bool = True,
     runs_dir: Path,
     data_dir: Path | None,
     device: str | None,
     told: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """See `analysis.analyse`. `more`: runs, besides the recipe's networks; `people_only`: no network at all.
+    """See `analysis.analyse`. `more`: runs, besides the recipe's networks. Without `people` the networks are asked
+    about all images that the study holds for participants, whoever has seen them.
 
     Raises:
         UserError: nobody has finished, or a run or a trained network is missing.
     """
-    answers = collect(study, store)
+    answers = collect(study, store) if people else nobody(study)
     places: dict[str, Any] = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
-    entries = [] if people_only else [*wanted(study), *(row for name in more for row in rows_of(name, **places))]
+    entries = [*wanted(study), *(row for name in more for row in rows_of(name, **places))] if networks else []
     groups = ask(study, entries, answers.items, told=told, **places)
-    return analyse(study, answers, groups, simulated=store.simulated)
+    return analyse(study, answers, groups, simulated=people and store.simulated)
 
 
 def files(data: Mapping[str, Any]) -> dict[str, bytes]:
-    """The numbers as JSON, and the accuracies as a table; names say so where the participants are simulated."""
-    mark = "-SIMULATED" if data["simulated"] else ""
-    return {f"analysis{mark}.json": as_json(data), f"accuracy{mark}.csv": _table(data)}
+    """The numbers as JSON, and the accuracies as a table; names say so where participants are simulated, or none."""
+    return {f"analysis{data['mark']}.json": as_json(data), f"accuracy{data['mark']}.csv": _table(data)}
 
 
 def as_json(data: Mapping[str, Any]) -> bytes:

@@ -25,12 +25,12 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """What P participants were shown and said, I images each."""
+    """What P participants were shown and said, I images each; or what was made for P who were never asked."""
 
     items: NDArray[np.int64]
     """`Int64[P, I]`."""
-    said: NDArray[np.int64]
-    """`Int64[P, I]`: classes; -1 for “don't know”."""
+    said: NDArray[np.int64] | None
+    """`Int64[P, I]`: classes; -1 for “don't know”. None: nobody was asked."""
     times: Shares
     """`Float64[P, I]`: ms; NaN where the browser told none."""
     left_out: int
@@ -66,20 +66,27 @@ def collect(study: Study, store: Store) -> Answers:
     )
 
 
+def nobody(study: Study) -> Answers:
+    """All images that the study holds for participants, shown to none of them: for networks alone."""
+    return Answers(items=study.orders, said=None, times=np.full(study.orders.shape, np.nan), left_out=0)
+
+
 def analyse(study: Study, answers: Answers, groups: Sequence[Group], *, simulated: bool) -> dict[str, Any]:
-    """Everything that the figures show and the text says; JSON values."""
+    """Everything that the figures show and the text says; JSON values. Of people it says nothing if none were asked."""
     items = study.items
     level_of, truth = items.levels[answers.items], items.labels[answers.items]
-    people = _by_level(study, answers.said == truth, level_of)
-    title = "SIMULATED people" if simulated else "People"
-    lines = [_line(study, "people", title, key, people, level_of) for key in _sets(study)]
-    differences, confusion = [], [_confusion(study, "people", title, answers.said, truth, level_of)]
+    people, lines, differences, confusion = None, [], [], []
+    if answers.said is not None:
+        people = _by_level(study, answers.said == truth, level_of)
+        title = "SIMULATED people" if simulated else "People"
+        lines = [_line(study, "people", title, key, people, level_of) for key in _sets(study)]
+        confusion = [_confusion(study, "people", title, answers.said, truth, level_of)]
     for group in groups:
         networks = [_by_level(study, said[answers.items] == truth, level_of) for said in group.said]
         makers = _makers(study, group, answers.items)
         for key in _sets(study):
             lines += _network_lines(study, group, key, networks, makers, level_of)
-            differences += _differences(study, group, key, people, networks)
+            differences += [] if people is None else _differences(study, group, key, people, networks)
         confusion.append(
             _confusion(study, "networks", group.title, group.said[:, answers.items], truth[None], level_of[None])
         )
@@ -88,7 +95,10 @@ def analyse(study: Study, answers: Answers, groups: Sequence[Group], *, simulate
         "name": study.about["name"],
         "title": study.about["title"],
         "simulated": simulated,
-        "participants": len(answers.items),
+        "participants": 0 if people is None else len(answers.items),
+        "places": len(answers.items),
+        # In the name of every file that is not of people alone.
+        "mark": "-networks-only" if people is None else "-SIMULATED" if simulated else "",
         "left_out": answers.left_out,
         "images": study.length,
         "draw": study.recipe["draw"],
@@ -98,9 +108,9 @@ def analyse(study: Study, answers: Answers, groups: Sequence[Group], *, simulate
         "levels": [{**asdict(level), "name": level.name} for level in study.levels],
         "lines": lines,
         "differences": differences,
-        "contrasts": _contrasts(study, people),
+        "contrasts": [] if people is None else _contrasts(study, people),
         "response_ms": _response_times(study, answers, level_of),
-        "dont_know": float((answers.said == DONT_KNOW).mean()),
+        "dont_know": None if answers.said is None else float((answers.said == DONT_KNOW).mean()),
         "confusion": confusion,
     }
 
