@@ -1,4 +1,4 @@
-"""What an epoch of training costs in every row of a recipe, over that of the first: the plain network.
+"""What a training step costs in every row of a recipe, over that of the first: the plain network.
 
 Every row is trained as the recipe trains it, two short epochs at a time, in turn with all others; of each the second
 counts (validation on few images included), and the medians over the rounds are compared. Rows that continue others or
@@ -9,8 +9,10 @@ python -m benchmarks.training_cost leaderboard-mlp [--steps 40] [--rounds 7]
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.harness import options, publish
 from noiseopt import train
@@ -25,10 +27,14 @@ VALIDATION = 128  # images: as few as make no difference
 
 
 def seconds(recipe: Recipe, row: Row, data: Split, *, device: str) -> float:
-    """Of the second of two epochs from the start."""
+    """A step's, in the second of two epochs from the start."""
     settings = recipe.training_of(row).model_copy(update={"epochs": 2, "steps": None})
-    network = build_network(row, data.train, seed=0)
-    return train(network, data, settings, seed=0, **training_arguments(row), device=device).epochs[-1].seconds
+    network, arguments = build_network(row, data.train, seed=0), training_arguments(row)
+    trained_on = (
+        len(data.train) if arguments["objective"] is None else arguments["objective"].trained_on(len(data.train))
+    )
+    steps = math.ceil(trained_on / settings.batch_size)
+    return train(network, data, settings, seed=0, **arguments, device=device).epochs[-1].seconds / steps
 
 
 def main() -> None:
@@ -38,7 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     recipe = recipe_named(arguments.recipe)
-    data = divided(chosen(load(recipe.data.name or "mnist-mini"), recipe.data), recipe.data)
+    pool = load(recipe.data.name or Path(str(recipe.data.path)), size=recipe.data.size)
+    data = divided(chosen(pool, recipe.data), recipe.data)
     rows = [row for row in recipe.rows if isinstance(row, Row) and row.after is None and row.pool is None]
     size = recipe.training_of(rows[0]).batch_size
     data = replace(
@@ -51,7 +58,7 @@ def main() -> None:
         print(f"  round {number + 1}", flush=True)
     medians = {label: statistics.median(times) for label, times in found.items()}
     plain = medians[rows[0].label]
-    table = [[label, 1e3 * median / arguments.steps, median / plain] for label, median in medians.items()]
+    table = [[label, 1e3 * median, median / plain] for label, median in medians.items()]
     title = f"A training step of each row of {recipe.name}, {size} images ({arguments.device})"
     publish("training_cost", title, ["row", "ms / step", "time / plain"], table, arguments.json)
 

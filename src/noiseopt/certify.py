@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from noiseopt.given import given, hash_of_images, hash_of_model
 from noiseopt.journal import Journal
 from noiseopt.noise import GaussianNoise, count_votes
 from noiseopt.noise import noise as switched
+from noiseopt.noise.attaching import Behind
 from noiseopt.noise.modes import evaluating
 from noiseopt.noise.streaming import Stream
 
@@ -175,8 +175,7 @@ def radius_of(votes: int, draws: int, *, alpha: float, sigma: float) -> float:
 def with_noise_in_front(model: nn.Module, sigma: float, *, like: Tensor) -> nn.Module:
     """The model with a noise layer on its images; the model itself, no copy. Not clipped, as in the paper."""
     level = torch.full((1, 1, 1), float(sigma), device=like.device, dtype=like.dtype)
-    noise = GaussianNoise(level, learned=False, index=0, stream=Stream(layers=1, seed=0))
-    return nn.Sequential(OrderedDict(input=nn.Sequential(OrderedDict(noise=noise)), model=model))
+    return Behind(model, GaussianNoise(level, learned=False, index=0, stream=Stream(layers=1, seed=0)))
 
 
 @torch.no_grad()

@@ -206,6 +206,16 @@ def test_noise_on_pixels_is_smoothing_whose_sigma_is_learned(per: str, shape: tu
     assert bool((levels[0].grad != 0).any())
 
 
+@pytest.mark.parametrize("kind", ["smoothing", "pixels"])
+def test_without_noise_in_front_it_is_ones_own_model_again(kind: str) -> None:
+    model = plain("cnn")
+    back = remove(noisy(kind, "cnn"))
+    assert type(back) is type(model)
+    assert list(back.state_dict()) == list(model.state_dict())
+    again = ZOO[kind](back, example_input=images(2))
+    assert list(again.state_dict()) == list(noisy(kind, "cnn").state_dict())
+
+
 def test_tokens_of_a_sample_share_its_weights() -> None:
     torch.manual_seed(0)
     net = ZOO["pni"](nn.Linear(5, 3), example_input=torch.rand(2, 4, 5), alpha=1.0)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from noiseopt.errors import UserError
 from noiseopt.report.leaderboard import verdict, write_leaderboard
+from noiseopt.report.pareto import edge
 from noiseopt.report.publish import publish
 from noiseopt.report.sources import read
-from noiseopt.report.standings import Standing, beats, front, highest, kind_of, standings
+from noiseopt.report.standings import Standing, beats, front, highest, is_adversarial, kind_of, standings
 from noiseopt.report.statistics import Estimate, estimate
 from tests.report.synthetic import about_of, records_of
 from tests.report.test_audit import ENTRY
@@ -33,7 +34,12 @@ AUDITED = {"plain": 0.1, "fixed 1": 0.3, "fixed 3-1-0": 0.5, "learned": 0.4, "RS
 
 
 def entry(row: str, seed: int, value: float, **changes: Any) -> dict[str, Any]:
-    made = copy.deepcopy(ENTRY) | {"model": row, "model_seed": seed, "images": 1000}
+    made = copy.deepcopy(ENTRY) | {
+        "model": row,
+        "model_seed": seed,
+        "images": 1000,
+        "command": "noiseopt audit made-up",
+    }
     made["settings"] |= {"draws": [1, 20, 100]}
     made["audited"]["value"] = value
     made["checks"] = [check | {"found": False} for check in made["checks"]]
@@ -136,6 +142,63 @@ def test_an_audit_made_otherwise_is_left_out_and_named(tmp_path: Path) -> None:
     assert any("plain, FGSM, seed 2, was audited otherwise" in note for note in board.notes)
 
 
+def test_audits_of_networks_that_are_gone_do_not_count(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    about = json.loads((run / "run.json").read_text())
+    about["models"] = [{"label": "learned", "seed": seed, "folder": f"../models/{seed}abc"} for seed in range(3)]
+    (run / "run.json").write_text(json.dumps(about))
+    found = json.loads((run / "audit" / "audit.json").read_text())
+    for audited in found["models"]:
+        audited["cell"] = "0abcdef" if audited["model"] == "learned" else "other"
+    found["models"].insert(0, entry("renamed", 7, 0.5, images=50))
+    (run / "audit" / "audit.json").write_text(json.dumps(found))
+    board = standings(read(run))
+    assert board.images == 1000
+    assert board.seeds == (0, 1, 2)
+    assert {row.label: row.audited.seeds for row in board.rows}["learned"] == 1
+    assert any("3 audits of networks that the run no longer has" in note for note in board.notes)
+
+
+def test_rows_made_of_others_inherit_how_those_were_trained() -> None:
+    recipe: dict[str, Any] = {
+        "a": {},
+        "b": {"adversary": {"attack": "fgsm"}},
+        "c": {"pool": {"attack": "fgsm"}, "after": "a"},
+        "d": {"of": ["a", "c"], "defence": "committee"},
+        "e": {"after": "a"},
+    }
+    found = {label: is_adversarial(row, recipe) for label, row in recipe.items()}
+    assert found == {"a": False, "b": True, "c": True, "d": True, "e": False}
+    assert kind_of(recipe["d"]) == "made"
+
+
+def test_the_front_is_drawn_along_what_is_attained() -> None:
+    rows = [standing(0.98, 0.10), standing(0.90, 0.50)]
+    assert edge(front(rows)) == [(0.98, 0.10), (0.90, 0.10), (0.90, 0.50)]
+    assert edge([]) == []
+
+
+def test_who_is_not_beaten_is_named() -> None:
+    rows = [
+        standing(0.965, 0.48, 0.48, 0.48, kind="fixed", label="fixed 5"),
+        standing(0.90, 0.50, 0.50, 0.50, kind="fixed", label="fixed 8"),
+        standing(0.91, 0.55, 0.55, 0.55, label="learned"),
+    ]
+    said = list(verdict(rows))
+    assert said[0].startswith("Learned σ beats the one fixed σ of highest audited accuracy: **learned**")
+    assert "Not beaten by learned" in said[1]
+    assert "fixed 5" in said[1]
+
+
+def test_runs_without_the_strict_protocol_are_refused_by_their_own_reason(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    records = run / "records.jsonl"
+    records.write_text("".join(line for line in records.read_text().splitlines(True) if '"paper"' in line))
+    publish(run, tmp_path / "results")
+    with pytest.raises(UserError, match="column clean under the strict protocol"):
+        write_leaderboard(tmp_path / "results", tmp_path / "l.md", command="c")
+
+
 def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None:
     run = run_in(tmp_path, leave_out="RSE")
     publish(run, tmp_path / "results")
@@ -145,8 +208,10 @@ def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None
     output = tmp_path / "docs" / "leaderboard.md"
     page = write_leaderboard(tmp_path / "results", output, command="made by a test").read_text()
     assert page.startswith("Made by `made by a test`")
-    assert "Learned σ beats one fixed σ: **learned**, audited 0.401 ±0.002" in page
-    assert "No learned σ beats a fixed σ for each layer: the best is **learned**" in page
+    assert "Learned σ beats the one fixed σ of highest audited accuracy: **learned**, audited 0.401 ±0.002" in page
+    assert "Learned σ beats the network without noise of highest audited accuracy: **learned**" in page
+    assert "No learned σ beats the fixed σ for each layer of highest audited accuracy: **learned**" in page
+    assert "Commands: `noiseopt evaluate leaderboard-made-up`, `noiseopt audit made-up`." in page
     assert "Not measured and audited yet: RSE." in page
     first = page[page.index("### Trained on images") : page.index("### Trained on adversarial")]
     assert re.findall(r"^\| (\w[^|]*) \|", first, re.M)[1:] == ["fixed 3-1-0", "learned", "fixed 1", "plain"]
@@ -187,6 +252,9 @@ def test_publishing_takes_the_audit_along_and_no_journal(tmp_path: Path) -> None
     (run / "audit" / "audit-abc.jsonl").write_text("{}")
     target = publish(run, tmp_path / "results")
     assert {path.name for path in (target / "audit").iterdir()} == {"audit.json", "records.jsonl"}
+    (run / "audit" / "audit.json").unlink()
+    publish(run, tmp_path / "results")
+    assert {path.name for path in (target / "audit").iterdir()} == {"records.jsonl"}
 
 
 def test_an_estimate_without_numbers_is_not_placed() -> None:

@@ -37,6 +37,8 @@ class Subject:
 
     label: str
     seed: int
+    cell: str
+    """The hash of what it is: of another recipe it is another."""
     model: nn.Module
 
 
@@ -51,12 +53,14 @@ class Audited:
         data_dir: Path | None,
         device: str | None,
         images: int | None,
+        command: str = "",
     ) -> None:
         """`images`: so many test images, the first, which a split has put in random order; None: all.
+        `command`: what the user typed, to stand beside the numbers.
 
         Raises UserError where the data cannot be had, or this machine has no such device.
         """
-        self.path = folder / FOLDER
+        self.path, self._command = folder / FOLDER, command
         setting = Setting(
             recipe=json.dumps(recipe.as_dict()),
             runs_dir=str(folder.parent.absolute()),
@@ -102,7 +106,7 @@ class Audited:
                 if done < need.epochs:
                     rule, got = f"{need.title} must be trained first", f"{done} of {need.epochs} epochs"
                     raise UserError(rule, got=got, fix="run `noiseopt train` with its recipe")
-        return (Subject(cell.label, cell.seed, self._worker.models[cell]) for cell in cells)
+        return (Subject(cell.label, cell.seed, cell.hash, self._worker.models[cell]) for cell in cells)
 
     def _found(self) -> list[Training | Defended]:
         cells = self._worker.cells
@@ -125,7 +129,8 @@ class Audited:
                 batch_size=batch_size,
                 progress=progress,
             )
-            self._keep(verdict.records, AUDIT, verdict.as_dict(), of=("model", "model_seed"))
+            entry = {**verdict.as_dict(), "cell": subject.cell, "command": self._command}
+            self._keep(verdict.records, AUDIT, entry, of=("model", "model_seed"))
         return verdict
 
     def certify(
@@ -150,6 +155,8 @@ class Audited:
             entry = {
                 "model": subject.label,
                 "model_seed": subject.seed,
+                "cell": subject.cell,
+                "command": self._command,
                 "images": len(self.images),
                 "sigma": found.sigma,
                 "draws": settings.draws,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,7 +167,9 @@ def _audited(run: str, runs_dir: Path, data_dir: Path | None, device: str | None
     folder = running.run_folder(run, runs_dir)
     if folder is None:
         raise UserError(f"there is no run {run}", fix=running.runs_there(runs_dir))
-    return Audited(running.recipe_of(folder), folder, data_dir=data_dir, device=device, images=images)
+    command = running.spoken(sys.argv[1:])
+    recipe = running.recipe_of(folder)
+    return Audited(recipe, folder, data_dir=data_dir, device=device, images=images, command=command)
 
 
 def _print_verdicts(verdicts: list[Verdict]) -> None:

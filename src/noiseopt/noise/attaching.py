@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,16 @@ from noiseopt.errors import UserError
 from noiseopt.noise.layer import NoiseLayer
 
 _CHILD = "noise"  # name of the noise layer inside the module that it belongs to
+
+
+class Behind(nn.Sequential):
+    """A model, `model`, behind noise on what it is given, `input`: so that its own modules stay as they are."""
+
+    def __init__(self, model: nn.Module, layer: NoiseLayer) -> None:
+        before = nn.Sequential()
+        before.add_module(_CHILD, layer)
+        super().__init__(OrderedDict(input=before.train(model.training), model=model))
+        self.training = model.training
 
 
 def attach(module: nn.Module, layer: NoiseLayer, hook: Any) -> None:
@@ -40,7 +51,7 @@ def remove(net: nn.Module) -> nn.Module:
             for number, hook in list(hooks.items()):
                 if hook in (to_output, to_input, to_weights):
                     del hooks[number]
-    return plain
+    return plain.get_submodule("model") if isinstance(plain, Behind) else plain
 
 
 def noisy_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module, NoiseLayer]]:

@@ -13,6 +13,12 @@ from noiseopt.report.pareto import pareto_picture
 from noiseopt.report.sources import Source, read
 from noiseopt.report.standings import COST, ENOUGH, KINDS, Standing, Standings, beats, front, highest, standings
 
+_RIVALS = {
+    "none": "the network without noise",
+    "fixed": "the one fixed σ",
+    "allocation": "the fixed σ for each layer",
+    "paper": "the noise of another paper",
+}
 GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of [`noiseopt audit`](audit.md). Numbers
@@ -39,9 +45,13 @@ def write_leaderboard(folder: str | Path, output: str | Path, *, command: str) -
 def render(sources: Sequence[Source], *, folder: str, command: str) -> tuple[str, dict[str, bytes]]:
     """The page, and its pictures by file name."""
     boards = {source.name: (source, standings(source)) for source in sources}
-    if not any(row.placed for _, board in boards.values() for row in board.rows):
+    every = [row for _, board in boards.values() for row in board.rows]
+    if not any(row.audited.known for row in every):
         fix = "`noiseopt audit RUN --seeds ...`, then `noiseopt publish RUN DIR`"
         raise UserError("a leaderboard is made of published runs that were audited", got=folder, fix=fix)
+    if not any(row.placed for row in every):
+        fix = "measure it with `protocol: strict`"
+        raise UserError("a leaderboard needs a column clean under the strict protocol", got=folder, fix=fix)
     parts = [
         f"Made by `{command}` from the Records and audits published there. Do not edit: run it again.\n",
         "# Which noise helps: the leaderboard\n",
@@ -75,10 +85,10 @@ def _section(source: Source, board: Standings, pictures: dict[str, bytes]) -> It
 def _how(source: Source, board: Standings) -> Iterator[str]:
     about = source.about
     data, recipe = mapping(about.get("data")), mapping(about.get("recipe"))
-    counts = ", ".join(f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int))
+    parts = ", ".join(f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int))
     training = mapping(recipe.get("training"))
     length = f"{training['steps']:,} steps" if training.get("steps") else f"{training.get('epochs')} epochs"
-    yield f"Images: {data.get('name')}: {counts}. Each network is trained for {length}."
+    yield f"Images: {data.get('name')}: {parts}. Each network is trained for {length}."
     settings = board.settings
     if settings:
         eps = float(settings["eps"])
@@ -87,9 +97,13 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
             f"Audited: seeds {seeds}, the first {board.images:,} test images, L∞ radius {eps:.3g} "
             f"({255 * eps:.3g}/255), up to {max(settings['draws'])} draws, {settings['votes']} votes."
         )
-    yield "Clean accuracy and the other columns: the strict protocol, noise on, 20 draws."
-    commands = [about.get("command"), f"noiseopt audit runs/{source.name} --seeds {','.join(map(str, board.seeds))}"]
-    yield "Commands: " + ", ".join(f"`{command}`" for command in commands if command) + "."
+    strict = mapping(mapping(recipe.get("evaluation")).get("strict"))
+    counts = [f"{strict['images']:,} test images"] if isinstance(strict.get("images"), int) else []
+    draws = [f"{strict['draws']} draws"] if strict.get("draws") else []
+    yield f"Clean accuracy and the other columns: {', '.join(['the strict protocol, noise on', *draws, *counts])}."
+    commands = [str(command) for command in (about.get("command"), *board.commands) if command]
+    if commands:
+        yield "Commands: " + ", ".join(f"`{command}`" for command in commands) + "."
     if any(row.cost is not None for row in board.rows):
         command = f"python -m benchmarks.training_cost {source.name}"
         yield f"Cost: time of a training step over the plain network's, interleaved (`{command}`)."
@@ -100,30 +114,35 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
 def verdict(rows: Sequence[Standing]) -> Iterator[str]:
     """What the comparison comes to, in sentences: learned against fixed noise, and the row that leads."""
     best = {kind: highest(rows, kind) for kind in KINDS}
-    learned = best["learned"]
-    for rival in (best[kind] for kind in KINDS if kind != "learned"):
-        if learned is None or rival is None:
-            continue
-        winners = [r for r in rows if r.kind == "learned" and r.placed and not r.masking and beats(r, rival)]
-        if min(learned.audited.seeds, rival.audited.seeds) < ENOUGH:
-            yield f"Learned σ against {KINDS[rival.kind]}: no verdict before three seeds."
-        elif winners:
-            leader = max(winners, key=lambda row: row.audited.mean)
-            others = f" (so {'do' if len(winners) > 2 else 'does'} {_named(winners, leader)})" if winners[1:] else ""
-            yield f"Learned σ beats {KINDS[rival.kind]}: {_place(leader)} against {_place(rival)}{others}."
-        else:
-            yield f"No learned σ beats {KINDS[rival.kind]}: the best is {_place(learned)}, against {_place(rival)}."
+    for kind, words in _RIVALS.items():
+        yield from _against(rows, best["learned"], best[kind], words)
     known = [row for row in best.values() if row is not None]
     if known:
-        leader = max(known, key=lambda row: row.audited.mean)
-        yield f"Highest audited accuracy: {_place(leader)}."
+        yield f"Highest audited accuracy: {_place(max(known, key=lambda row: row.audited.mean))}."
     masked = [f"{r.label} ({', '.join(r.masking)})" for r in rows if r.masking]
     if masked:
         yield f"Signs of masking, so not compared: {'; '.join(masked)}."
 
 
-def _named(winners: Sequence[Standing], leader: Standing) -> str:
-    return ", ".join(row.label for row in winners if row is not leader)
+def _against(rows: Sequence[Standing], learned: Standing | None, rival: Standing | None, words: str) -> Iterator[str]:
+    """Learned σ against the row of another kind that has the highest audited accuracy."""
+    if learned is None or rival is None:
+        return
+    if min(learned.audited.seeds, rival.audited.seeds) < ENOUGH:
+        yield f"Learned σ against {words}: no verdict before three seeds."
+        return
+    winners = [row for row in rows if row.kind == "learned" and row.placed and not row.masking and beats(row, rival)]
+    if not winners:
+        yield f"No learned σ beats {words} of highest audited accuracy: {_place(learned)}, against {_place(rival)}."
+        return
+    leader = max(winners, key=lambda row: row.audited.mean)
+    yield f"Learned σ beats {words} of highest audited accuracy: {_place(leader)}, against {_place(rival)}."
+    if others := [row.label for row in winners if row is not leader]:
+        yield f"So {'do' if len(others) > 1 else 'does'} {', '.join(others)}."
+    unbeaten = [r for r in rows if r.kind == rival.kind and r.placed and not r.masking and not beats(leader, r)]
+    if unbeaten:
+        listed = "; ".join(f"{row.label} ({shown(row.clean)}, audited {shown(row.audited)})" for row in unbeaten)
+        yield f"Not beaten by {leader.label}, for their clean accuracy or their interval: {listed}."
 
 
 def _place(row: Standing) -> str:
@@ -134,6 +153,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
     columns = [column for column in source.layout.columns if column.key != "clean"]
     leading = front(rows)
     header = ["Method", "What", "Clean", *(c.title for c in columns), "Audited", "Front", "Masking", "Cost"]
+    seeds = max((row.audited.seeds for row in rows), default=0)
     order = sorted((row for row in rows if row.placed), key=lambda row: -row.audited.mean)
     lines = [
         [
@@ -141,7 +161,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             KINDS[row.kind],
             shown(row.clean),
             *(shown(row.by_column[column.key]) for column in columns),
-            shown(row.audited),
+            shown(row.audited) + (f" ({row.audited.seeds} of {seeds} seeds)" if row.audited.seeds < seeds else ""),
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),
             "" if row.cost is None else f"{row.cost:.2f}",

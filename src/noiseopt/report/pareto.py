@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from noiseopt.report.figures import spread
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT, _LETTERS = 520, 400, 14
 _LEFT, _TOP, _BOTTOM, _LEADER = 48, 40, 74, 26
-_MARKERS = ("X", "o", "s", "D", "^")
+_MARKERS = ("X", "o", "s", "D", "^", "P")
 
 
 def pareto_picture(groups: Sequence[tuple[str, Sequence[Standing]]]) -> bytes:
@@ -38,6 +39,13 @@ def pareto_picture(groups: Sequence[tuple[str, Sequence[Standing]]]) -> bytes:
     return buffer.getvalue()
 
 
+def edge(leading: Sequence[Standing]) -> list[tuple[float, float]]:
+    """The border of what is attained, (clean, audited), from corner to corner: all that is below it, some row has."""
+    points = [(row.clean.mean, row.audited.mean) for row in leading]
+    corners = [(to[0], of[1]) for of, to in pairwise(points)]
+    return [point for pair in zip_longest(points, corners) for point in pair if point is not None]
+
+
 def _named(rows: Sequence[Standing]) -> list[Standing]:
     chosen = [*front(rows), *(best for kind in KINDS if (best := highest(rows, kind)) is not None)]
     return [row for row in rows if row in chosen]
@@ -51,12 +59,10 @@ def _style(kind: str) -> tuple[str, str]:
 def _panel(axes: Axes, title: str, rows: Sequence[Standing], named: Sequence[Standing]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    leading = front(rows)
-    if len(leading) > 1:
-        axes.step(
-            [row.clean.mean for row in leading], [row.audited.mean for row in leading],
-            where="pre", color="#9aa1a9", linewidth=1.25, linestyle=(0, (4, 1.5)), zorder=1,
-        )  # fmt: skip
+    attained = edge(front(rows))
+    axes.plot(
+        [x for x, _ in attained], [y for _, y in attained], color="#9aa1a9", linewidth=1.25, linestyle=(0, (4, 1.5))
+    )
     for row in rows:
         if not row.placed:
             continue

@@ -24,7 +24,7 @@ def publish(run: str | Path, folder: str | Path) -> Path:
     """Copy what others need of `run` to `folder`/<recipe>/, and return that.
 
     records.jsonl (whole lines only), run.json, `curves/<row>-s<seed>.jsonl` for every model of a seed that something
-    was measured of (of all seeds, where nothing is to be measured), what `noiseopt audit` and `certify` found, and the
+    was measured of (of all seeds, where nothing was measured), what `noiseopt audit` and `certify` found, and the
     gallery of a run that has curves over distortions. Doing it again brings the copy up to date.
 
     Raises:
@@ -53,7 +53,9 @@ def publish(run: str | Path, folder: str | Path) -> Path:
             if (source.folder / name).is_file():
                 write_atomically(target / name, (source.folder / name).read_bytes())
         for name in AUDIT:
-            if (source.folder / name).is_file():
+            if not (source.folder / name).is_file():
+                (target / name).unlink(missing_ok=True)
+            else:
                 (target / name).parent.mkdir(exist_ok=True)
                 text = (source.folder / name).read_bytes()
                 write_atomically(target / name, whole_lines(text) if name.endswith(".jsonl") else text)

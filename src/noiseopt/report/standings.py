@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,6 +21,7 @@ KINDS = {
     "allocation": "a fixed σ for each layer",
     "learned": "learned σ",
     "paper": "noise of other papers",
+    "made": "made of other rows",
 }
 """What a method does about noise, and the words for it, in the order of the legend."""
 COST = "cost.json"
@@ -51,12 +52,13 @@ class Standing:
 
 @dataclass(frozen=True)
 class Standings:
-    """All rows in the recipe's order; `settings` and `images` of the audits, `seeds` that were audited."""
+    """All rows in the recipe's order; `settings`, `images` and `commands` of the audits, `seeds` that were audited."""
 
     rows: tuple[Standing, ...]
     settings: Mapping[str, Any]
     images: int
     seeds: tuple[int, ...]
+    commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def group(self, *, adversarial: bool) -> list[Standing]:
@@ -67,23 +69,16 @@ class Standings:
 def standings(source: Source) -> Standings:
     """The rows of a published leaderboard; what was not measured or audited yet has no number.
 
-    Audits count together only where they were made alike; a row with others is left without, and a note says so.
+    Audits count together only where they were made alike, and of the networks that the run now has; a note says which
+    were left out.
     """
     notes = list(source.notes)
-    entries = entries_of(source.folder / FOLDER / "audit.json", notes)
-    first = mapping(entries[0]["settings"]) if entries else {}
-    images = int(entries[0]["images"]) if entries else 0
-    audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for entry in entries:
-        if mapping(entry["settings"]) == first and int(entry["images"]) == images:
-            audits[str(entry["model"])][int(entry["model_seed"] or 0)] = entry
-        else:
-            notes.append(f"{entry['model']}, seed {entry['model_seed']}, was audited otherwise than the first")
+    recipe = {str(row.get("label")): row for row in map(mapping, mapping(source.about.get("recipe")).get("rows") or [])}
+    audits, settings, images = _audits(source, recipe, notes)
     found, plain = numbers(source.records), plain_rows(source)
     cost = _cost(source.folder / COST, notes)
     rows = []
-    for row in map(mapping, mapping(source.about.get("recipe")).get("rows") or []):
-        label = str(row.get("label"))
+    for label, row in recipe.items():
         if not row.get("shown", True):
             continue
         by_column = {
@@ -97,7 +92,7 @@ def standings(source: Source) -> Standings:
             Standing(
                 label=label,
                 kind=kind_of(row),
-                adversarial=row.get("adversary") is not None,
+                adversarial=is_adversarial(row, recipe),
                 clean=by_column.get("clean") or estimate([]),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
                 by_column=by_column,
@@ -105,12 +100,51 @@ def standings(source: Source) -> Standings:
                 cost=cost.get(label),
             )
         )
-    seeds = sorted({seed for by_seed in audits.values() for seed in by_seed})
-    return Standings(tuple(rows), first, images, tuple(seeds), tuple(notes))
+    counted = [entry for by_seed in audits.values() for entry in by_seed.values()]
+    seeds = sorted({int(entry["model_seed"] or 0) for entry in counted})
+    commands = dict.fromkeys(str(entry["command"]) for entry in counted if entry.get("command"))
+    return Standings(tuple(rows), settings, images, tuple(seeds), tuple(commands), tuple(notes))
+
+
+def _audits(
+    source: Source, recipe: Mapping[str, Any], notes: list[str]
+) -> tuple[dict[str, dict[int, dict[str, Any]]], Mapping[str, Any], int]:
+    """Row → seed → its audit, of those that were made as most were; their settings, and how many images they had."""
+    places = source.about.get("models")
+    cells = {
+        (str(place.get("label")), place.get("seed")): Path(str(place.get("folder"))).name
+        for place in map(mapping, places if isinstance(places, list) else [])
+    }
+    now, old = [], 0
+    for entry in entries_of(source.folder / FOLDER / "audit.json", notes):
+        cell = cells.get((str(entry["model"]), entry["model_seed"]))
+        same = cell is None or str(entry.get("cell", cell)).startswith(cell)
+        if str(entry["model"]) in recipe and same:
+            now.append(entry)
+        else:
+            old += 1
+    if old:
+        notes.append(f"{old} audits of networks that the run no longer has were left out: audit it again")
+    alike = Counter(_made(entry) for entry in now).most_common(1)
+    audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    chosen: dict[str, Any] = {}
+    for entry in now:
+        if _made(entry) == alike[0][0]:
+            audits[str(entry["model"])][int(entry["model_seed"] or 0)] = chosen = entry
+        else:
+            notes.append(f"{entry['model']}, seed {entry['model_seed']}, was audited otherwise than most")
+    return audits, mapping(chosen.get("settings")), int(chosen.get("images", 0))
+
+
+def _made(entry: Mapping[str, Any]) -> str:
+    """How an audit was made, as text."""
+    return json.dumps([entry["settings"], entry["images"]], sort_keys=True)
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
     """The key of KINDS that a recipe's row belongs to."""
+    if row.get("of"):
+        return "made"
     noise = mapping(row.get("noise"))
     if not noise:
         return "none"
@@ -120,6 +154,14 @@ def kind_of(row: Mapping[str, Any]) -> str:
     if sigma == "learned":
         return "learned"
     return "allocation" if isinstance(sigma, list | dict) else "fixed"
+
+
+def is_adversarial(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Was the row trained on adversarial examples, or one that it goes on after or is made of? `recipe`: by label."""
+    if row.get("adversary") is not None or row.get("pool") is not None:
+        return True
+    earlier = [*(row.get("of") or []), *([row["after"]] if row.get("after") else [])]
+    return any(is_adversarial(recipe[label], recipe) for label in earlier if label in recipe)
 
 
 def front(rows: Iterable[Standing]) -> list[Standing]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from itertools import chain
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
-from noiseopt.noise.attaching import attach, to_input, without_noise
+from noiseopt.noise.attaching import Behind, attach, to_input, without_noise
 from noiseopt.noise.injection import SHARINGS, inject, layers_in_use, like_weights
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.select import Where
@@ -89,11 +88,7 @@ def _before(model: nn.Module, level: Tensor, *, learned: bool, seed: int) -> nn.
     tensors = (t for t in chain(inner.parameters(), inner.buffers()) if t.is_floating_point())
     like = next(tensors, torch.empty(0))
     level = level.to(device=like.device, dtype=like.dtype)
-    noise = GaussianNoise(level, learned=learned, index=0, stream=Stream(layers=1, seed=seed))
-    before = nn.Sequential(OrderedDict(noise=noise))
-    net = nn.Sequential(OrderedDict(input=before.train(model.training), model=inner))
-    net.training = model.training
-    return net
+    return Behind(inner, GaussianNoise(level, learned=learned, index=0, stream=Stream(layers=1, seed=seed)))
 
 
 def learn2perturb(
