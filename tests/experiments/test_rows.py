@@ -255,7 +255,7 @@ def test_weights_are_carried_over_behind_noise_and_out_from_behind_it(kind: str)
 
 
 def test_a_network_of_another_shape_carries_nothing_over() -> None:
-    with pytest.raises(UserError, match="hidden1.weight has no partner"):
+    with pytest.raises(UserError, match=r"hidden1\.weight has no partner"):
         continue_from(build("mlp", hidden=[5], seed=0), build("mlp", hidden=[4], seed=0))
 
 
