@@ -25,6 +25,7 @@ class Section(_Part):
     table: str = Field("", description="of kind table: its number in paper.yaml")
     called: str = Field("", description="of kind table: what readers call it")
     recipes: list[str] = []
+    tested: bool = Field(True, description="are claims tested on these numbers? Not on curves that another section has")
 
 
 class Paper(_Part):

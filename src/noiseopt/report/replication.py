@@ -75,13 +75,14 @@ def render(paper: Paper, sources: Mapping[str, Source], *, command: str) -> tupl
 
 
 def _evidence(results: Results) -> Evidence:
-    there = [name for s in results.paper.sections if s.kind in ("table", "figures") for name in _first(s, results)]
+    tested = [section for section in results.paper.sections if section.tested]
+    there = [name for s in tested if s.kind in ("table", "figures") for name in _first(s, results)]
     found = {cell: by_seed for name in there for cell, by_seed in results.measured[name].items()}
     tests = [t for passage in passages(results.paper.claims) for sentence in passage.sentences for t in sentence.tests]
     keys = [key for test in tests for protocol in PROTOCOLS for _, _, key in test.cells(protocol)]
     for name in there:
         found |= span_numbers(results.sources[name].records, results.sources[name].layout, keys)
-    for name in [name for s in results.paper.sections if s.kind == "saliency" for name in _first(s, results)]:
+    for name in [name for s in tested if s.kind == "saliency" for name in _first(s, results)]:
         found |= numbers(results.sources[name].records, metric=INSIDE)
         there.append(name)
     plain = frozenset(row for name in there for row in plain_rows(results.sources[name]))
