@@ -84,7 +84,8 @@ def _seeds(sources: Mapping[str, Source], measured: Mapping[str, Numbers]) -> It
         pairs = {(cell.model, seed) for cell, by in measured[name].items() for seed in by} | set(curves)
         seeds = {row: {seed for model, seed in pairs if model == row} for row in rows}
         behind = [f"{row}: {len(found)}" for row, found in seeds.items() if len(found) < len(wanted)]
-        text = f"`{name}`: {len(rows)} model{'s, each' * (len(rows) != 1)} trained from {len(wanted)} seed{'s' * (len(wanted) != 1)} "
+        models = f"{len(rows)} models, each" if len(rows) != 1 else "1 model"
+        text = f"`{name}`: {models} trained from {len(wanted)} seed{'s' * (len(wanted) != 1)} "
         text += f"({', '.join(map(str, wanted))}); {len(source.records):,} Records"
         yield f"{text}. Seeds measured so far: {'; '.join(behind)}." if behind else f"{text}."
 
