@@ -165,3 +165,9 @@ def test_a_record_is_one_json_line(data: Dataset) -> None:
     assert Record.model_validate_json(line) == record
     with pytest.raises(ValueError):
         record.value = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("data", [[torch.rand(2, 1, 4, 4)], torch.rand(2, 1, 4, 4), ([[0.5]], [0]), iter(())])
+def test_other_data_than_images_with_labels_are_refused(data: Any) -> None:
+    with pytest.raises(UserError, match="two tensors, images and labels"):
+        evaluate(nn.Flatten(), data)

@@ -758,3 +758,9 @@ def test_an_autoencoder_learns_to_give_the_images_back(tmp_path: Path) -> None:
 def test_what_is_no_autoencoder_is_refused(net: nn.Module, rule: str) -> None:
     with pytest.raises(UserError, match=rule):
         train(net, digits(), Training(epochs=1, task="reconstruct"))
+
+
+def test_a_pair_of_tensors_is_no_split() -> None:
+    pair: Any = (torch.rand(2, 1, 4, 4), torch.zeros(2).long())
+    with pytest.raises(UserError, match="data must be a Split"):
+        train(nn.Flatten(), pair, Training(epochs=1))

@@ -73,8 +73,14 @@ def evaluate(
         seed: of the noise of the predictions.
 
     Raises:
-        UserError: no data, labels that are no classes of the model, or a perturbation that changes the shape.
+        UserError: no data or of another kind, labels that are no classes of the model, or a perturbation that changes
+            the shape.
     """
+    if not isinstance(data, Dataset):
+        pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+        if not pair:
+            got, fix = type(data).__name__, "pass (images, labels), for instance of one batch of a DataLoader"
+            raise UserError("data must be a Dataset, or two tensors, images and labels", got=got, fix=fix)
     count = len(data) if isinstance(data, Dataset) else len(data[0])
     if count == 0:
         raise UserError("evaluation needs at least one image", got="none", fix="check the data set or its split")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.concepts import Perturbation
-from noiseopt.data import Dataset
+from noiseopt.data import Dataset, Split
 from noiseopt.errors import Diverged, UserError
 from noiseopt.history import Training
 from noiseopt.noise import noise
@@ -34,6 +34,13 @@ def check_fits(model: nn.Module, data: Dataset, training: Training) -> None:
     finally:
         model.train(was_training)
     task_of(training.task).check(outputs, data)
+
+
+def check_split(data: object) -> None:
+    """Raises UserError where `data` is no Split."""
+    if not isinstance(data, Split):
+        rule, got = "data must be a Split: images to train on, to validate and to test", type(data).__name__
+        raise UserError(rule, got=got, fix='noiseopt.data.split(noiseopt.data.load("mnist-mini"), seed=0)')
 
 
 def check_paired(paired: PairedLoss | None, perturbation: Perturbation | None, training: Training) -> None:

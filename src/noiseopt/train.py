@@ -30,7 +30,7 @@ from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_param
 from noiseopt.noise.attaching import undecayed
 from noiseopt.noise.modes import evaluating
 from noiseopt.paired import PairedLoss
-from noiseopt.refusals import check_finite, check_fits, check_paired
+from noiseopt.refusals import check_finite, check_fits, check_paired, check_split
 from noiseopt.streams import MASK32
 from noiseopt.tasks import Task, task_of
 from noiseopt.threads import threads_that_fit, using_threads
@@ -92,6 +92,7 @@ def train(
     """
     if precision not in ("no", "bf16"):
         raise UserError("precision must be 'no' or 'bf16'", got=precision, fix="precision='no'")
+    check_split(data)
     engine, place = _engine(device, tracker, run_dir)
     if place.type == "cpu":
         keep_freed_memory()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noiseopt.errors import UserError
+from noiseopt.report.audit import audit_view
 from noiseopt.report.leaderboard import verdict, write_leaderboard
 from noiseopt.report.pareto import edge
 from noiseopt.report.publish import publish
@@ -145,18 +146,23 @@ def test_an_audit_made_otherwise_is_left_out_and_named(tmp_path: Path) -> None:
 def test_audits_of_networks_that_are_gone_do_not_count(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     about = json.loads((run / "run.json").read_text())
-    about["models"] = [{"label": "learned", "seed": seed, "folder": f"../models/{seed}abc"} for seed in range(3)]
+    about["networks"] = [{"label": label, "seed": seed, "hash": f"{seed}abc"} for label in ROWS for seed in range(3)]
     (run / "run.json").write_text(json.dumps(about))
     found = json.loads((run / "audit" / "audit.json").read_text())
     for audited in found["models"]:
-        audited["cell"] = "0abcdef" if audited["model"] == "learned" else "other"
+        audited["cell"] = "0abc" if audited["model"] == "learned" else f"{audited['model_seed']}abc"
     found["models"].insert(0, entry("renamed", 7, 0.5, images=50))
     (run / "audit" / "audit.json").write_text(json.dumps(found))
     board = standings(read(run))
     assert board.images == 1000
     assert board.seeds == (0, 1, 2)
-    assert {row.label: row.audited.seeds for row in board.rows}["learned"] == 1
-    assert any("3 audits of networks that the run no longer has" in note for note in board.notes)
+    assert {row.label: row.audited.seeds for row in board.rows} == dict.fromkeys(ROWS, 3) | {"learned": 1}
+    assert any("2 audits of networks that the run no longer has" in note for note in board.notes)
+    notes: list[str] = []
+    shown = audit_view(run, list(ROWS), notes, about=about)
+    assert shown is not None
+    assert len(shown["models"]) == 3 * len(ROWS) - 2
+    assert notes == ["3 audits of networks that the run no longer has were left out: make them again"]
 
 
 def test_rows_made_of_others_inherit_how_those_were_trained() -> None:
@@ -176,6 +182,13 @@ def test_the_front_is_drawn_along_what_is_attained() -> None:
     rows = [standing(0.98, 0.10), standing(0.90, 0.50)]
     assert edge(front(rows)) == [(0.98, 0.10), (0.90, 0.10), (0.90, 0.50)]
     assert edge([]) == []
+
+
+def test_a_tie_has_no_winner() -> None:
+    rows = [standing(0.9, 0.2, 0.2, label="one"), standing(0.8, 0.2, 0.2, kind="fixed", label="other")]
+    said = next(line for line in verdict(rows) if line.startswith("Highest"))
+    assert "**one**" in said
+    assert "**other**" in said
 
 
 def test_who_is_not_beaten_is_named() -> None:

@@ -209,6 +209,8 @@ def test_networks_alone_are_asked_about_all_images_and_nothing_is_said_of_people
     }
     assert "nobody asked" in about(data)
     assert "SIMULATED" not in as_json(data).decode()
+    with pytest.raises(UserError, match="names no networks"):
+        asked((study, store, run), people=False, networks=False)
     store.close()
 
 

@@ -155,7 +155,9 @@ def _weaker(e: Evidence, name: str, strong: str, weak: str, *, masking: bool = T
     found = is_difference(compared)
     one, two = (f"{e.made[key].title}: {e.left(key)}" for key in (strong, weak))
     sound, unsound = _SAYS[name]
-    yield Check(name, found, f"{unsound if found else sound}. Left of {e.images}: {one}; {two}.", masking, compared)
+    tail = " The difference may be chance." if not found and e.left(weak) < e.left(strong) else ""
+    said = f"{unsound if found else sound}. Left of {e.images}: {one}; {two}.{tail}"
+    yield Check(name, found, said, masking, compared)
 
 
 _SAYS = {

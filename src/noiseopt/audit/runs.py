@@ -18,12 +18,10 @@ from noiseopt.checkpoint import write_atomically
 from noiseopt.concepts import Record
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
-from noiseopt.experiments.cells import Defended, Training
 from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.models import ModelFolder
 from noiseopt.experiments.planning import code_version
 from noiseopt.experiments.recipe import Recipe
-from noiseopt.experiments.rows import Row
 from noiseopt.experiments.store import Store, digest
 from noiseopt.experiments.work import Setting, Worker, local_device
 from noiseopt.given import hash_of_model
@@ -87,7 +85,7 @@ class Audited:
 
         Raises UserError, before the first, where there is no such row or seed, or a model is not trained.
         """
-        found = self._found()
+        found = self._worker.cells.networks
         labels = list(dict.fromkeys(cell.label for cell in found))
         for row in rows:
             if row not in labels:
@@ -107,12 +105,6 @@ class Audited:
                     rule, got = f"{need.title} must be trained first", f"{done} of {need.epochs} epochs"
                     raise UserError(rule, got=got, fix="run `noiseopt train` with its recipe")
         return (Subject(cell.label, cell.seed, cell.hash, self._worker.models[cell]) for cell in cells)
-
-    def _found(self) -> list[Training | Defended]:
-        cells = self._worker.cells
-        measured = [cell.row for cell in cells.measurements]
-        trained = [cell for cell in cells.trainings if isinstance(cell.network, Row)]
-        return list({(cell.label, cell.seed): cell for cell in [*measured, *trained]}.values())
 
     def audit(
         self, subject: Subject, settings: Auditing, *, batch_size: int, progress: Callable[[Progress], None]

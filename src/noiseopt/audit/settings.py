@@ -18,10 +18,11 @@ class Auditing:
     """How hard to try.
 
     `eps`: radius of the L∞ ball, in pixel units ([0, 1]). `draws`: noise draws K of the gradients, a ladder that rises.
-    `steps`: of PGD, each of `eps` / 10. `apgd_steps`, `restarts`: of APGD. `queries`: of Square. `votes`: draws that
-    decide each image. `subset`: so many of the first images see the attacks of the checks in full, whatever fooled them
-    before. `autoattack`: also AutoAttack by its authors' library, `rand` with the noise on and `standard` with it off.
-    `seed`: of the noise, the starts and the squares.
+    `steps`: of PGD, each of `eps` / 10, or of `eps` / `steps` where there are fewer: they must reach the border.
+    `apgd_steps`, `restarts`: of APGD. `queries`: of Square. `votes`: draws that decide each image. `subset`: so many of
+    the first images see the attacks of the checks in full, whatever fooled them before. `autoattack`: also AutoAttack
+    by its authors' library, `rand` with the noise on and `standard` with it off. `seed`: of the noise, the starts and
+    the squares.
     """
 
     eps: float

@@ -72,7 +72,7 @@ def _attacks(settings: Auditing, kind: Kind) -> Iterator[Step]:
     averaged = f", {usual} draws" if kind.noisy else ""
 
     def pgd(steps: int, draws: int) -> PGD:
-        return PGD(eps=eps, step_size=eps / 10, steps=steps, draws=draws, seed=seed)
+        return PGD(eps=eps, step_size=eps / min(10, steps), steps=steps, draws=draws, seed=seed)
 
     def apgd(loss: str, draws: int) -> APGD:
         return APGD(

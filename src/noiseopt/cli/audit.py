@@ -144,11 +144,17 @@ def certify(
         for subject in audited.subjects(rows or [], counts("seeds", seeds) if seeds else None):
             listener.model = f"{subject.label}, seed {subject.seed}"
             try:
-                _, records = audited.certify(subject, settings, batch_size=_BATCH, progress=listener.counted)
+                certificates, records = audited.certify(subject, settings, batch_size=_BATCH, progress=listener.counted)
             except UserError as error:  # of which model? A run has rows with noise on the images, and rows without
                 rule, _, fix = str(error).rpartition("; fix: ")
                 raise UserError(f"{listener.model}: {rule}", fix=f"{fix}; or choose rows with --row") from error
             found += [record.model_dump() for record in records]
+            if not as_json:
+                abstained = int((certificates.predicted == -1).sum())
+                typer.echo(
+                    f"{listener.model}: σ = {certificates.sigma:.3g}, {draws:,} draws, wrong at most once in "
+                    f"{1 / alpha:,.0f}; abstains on {abstained} of {len(certificates.predicted)} images"
+                )
             for record in records:
                 radius = f"{record.parameters['radius']:g}"
                 table.add_row(record.model, str(record.model_seed), radius, record.describe())

@@ -227,3 +227,10 @@ class Plan:
 
     trainings: tuple[Training, ...]
     measurements: tuple[Measured, ...]
+
+    @property
+    def networks(self) -> list[Training | Defended]:
+        """What the rows are, of every seed: trained, or made of such."""
+        trained = [cell for cell in self.trainings if isinstance(cell.network, Row)]
+        every = [*(cell.row for cell in self.measurements), *trained]
+        return list({(cell.label, cell.seed): cell for cell in every}.values())

@@ -179,6 +179,7 @@ class Runner:
                 "counts": {name: len(part) for name, part in data.items()},
             },
             "models": [{"label": c.label, "seed": c.seed, "folder": f"../{c.folder}"} for c in worker.cells.trainings],
+            "networks": [{"label": c.label, "seed": c.seed, "hash": c.hash} for c in worker.cells.networks],
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": self._setting.device,
         }

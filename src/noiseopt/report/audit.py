@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,46 @@ from noiseopt.report.layout import mapping
 FOLDER = "audit"
 
 
-def audit_view(folder: Path, rows: Sequence[str], notes: list[str]) -> dict[str, Any] | None:
+def audit_view(
+    folder: Path, rows: Sequence[str], notes: list[str], *, about: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """What the page shows of the run in `folder`; None where nothing was audited.
 
-    `rows`: the models in their order. `notes` is told what could not be read.
+    `rows`: the models in their order. `about`: run.json, which says what networks the run now has. `notes` is told
+    what could not be read or is of other networks.
     """
 
     def order(entry: dict[str, Any]) -> tuple[int, int]:
         label = str(entry["model"])
         return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0
 
-    audited = [_model(entry) for entry in sorted(entries_of(folder / FOLDER / "audit.json", notes), key=order)]
-    certified = _certificates(sorted(entries_of(folder / FOLDER / "certificates.json", notes), key=order))
+    audits = current(entries_of(folder / FOLDER / "audit.json", notes), about or {}, notes, what="audits")
+    certificates = entries_of(folder / FOLDER / "certificates.json", notes)
+    certificates = current(certificates, about or {}, notes, what="certificates")
+    audited = [_model(entry) for entry in sorted(audits, key=order)]
+    certified = _certificates(sorted(certificates, key=order))
     if not audited and certified is None:
         return None
     return {"models": audited, "how": _how(audited), "certificates": certified}
+
+
+def current(
+    entries: Sequence[dict[str, Any]], about: Mapping[str, Any], notes: list[str], *, what: str
+) -> list[dict[str, Any]]:
+    """Those of networks that the run has now, by its run.json; a note says how many are of others.
+
+    Where run.json (of an older version) or the entry names no hash, nothing can be told, and the entry stays.
+    """
+    listed = about.get("networks")
+    now = {(one["label"], one["seed"]): one["hash"] for one in listed} if isinstance(listed, list) else None
+    kept = []
+    for entry in entries:
+        key = (entry["model"], entry["model_seed"])
+        if now is None or (key in now and entry.get("cell", now[key]) == now[key]):
+            kept.append(entry)
+    if gone := len(entries) - len(kept):
+        notes.append(f"{gone} {what} of networks that the run no longer has were left out: make them again")
+    return kept
 
 
 def entries_of(path: Path, notes: list[str]) -> list[dict[str, Any]]:

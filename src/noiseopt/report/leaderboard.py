@@ -21,7 +21,7 @@ _RIVALS = {
 }
 GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
-Ordered by audited accuracy: the share of test images that survive every attack of [`noiseopt audit`](audit.md). Numbers
+Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Numbers
 are means over seeds ± half of the 95 % t-interval over them; a seed is one training, and all seeds are tested on the
 same images. One method *beats* another here if the two intervals of audited accuracy do not overlap, with three seeds
 at least, and its clean accuracy, to three digits, is not less. The best row of a kind is chosen on these same images,
@@ -55,7 +55,7 @@ def render(sources: Sequence[Source], *, folder: str, command: str) -> tuple[str
     parts = [
         f"Made by `{command}` from the Records and audits published there. Do not edit: run it again.\n",
         "# Which noise helps: the leaderboard\n",
-        "What the rows are: [noise-zoo.md](noise-zoo.md). What to make of it: [which-noise.md](which-noise.md).\n",
+        "What the rows are is said in noiseopt's `docs/noise-zoo.md`, what the audit does in `docs/audit.md`.\n",
         _HOW,
     ]
     pictures: dict[str, bytes] = {}
@@ -98,7 +98,8 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
             f"({255 * eps:.3g}/255), up to {max(settings['draws'])} draws, {settings['votes']} votes."
         )
     strict = mapping(mapping(recipe.get("evaluation")).get("strict"))
-    counts = [f"{strict['images']:,} test images"] if isinstance(strict.get("images"), int) else []
+    measured = sorted({r.count for r in source.records if r.protocol == "strict" and r.metric == "accuracy"})
+    counts = [f"{' or '.join(f'{n:,}' for n in measured)} test images"] if measured else []
     draws = [f"{strict['draws']} draws"] if strict.get("draws") else []
     yield f"Clean accuracy and the other columns: {', '.join(['the strict protocol, noise on', *draws, *counts])}."
     commands = [str(command) for command in (about.get("command"), *board.commands) if command]
@@ -108,7 +109,8 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
         command = f"python -m benchmarks.training_cost {source.name}"
         yield f"Cost: time of a training step over the plain network's, interleaved (`{command}`)."
     else:
-        yield f"Cost: not measured yet ({COST})."
+        command = f"python -m benchmarks.training_cost {source.name} --json {source.folder / COST}"
+        yield f"Cost: not measured yet (`{command}`)."
 
 
 def verdict(rows: Sequence[Standing]) -> Iterator[str]:
@@ -118,7 +120,9 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
         yield from _against(rows, best["learned"], best[kind], words)
     known = [row for row in best.values() if row is not None]
     if known:
-        yield f"Highest audited accuracy: {_place(max(known, key=lambda row: row.audited.mean))}."
+        top = max(row.audited.mean for row in known)
+        leaders = [_place(row) for row in known if row.audited.mean == top]
+        yield f"Highest audited accuracy: {'; '.join(leaders)}."
     masked = [f"{r.label} ({', '.join(r.masking)})" for r in rows if r.masking]
     if masked:
         yield f"Signs of masking, so not compared: {'; '.join(masked)}."

@@ -69,7 +69,7 @@ def render(run: Run) -> str:
         css=Markup("".join((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "audit.css"))),
         title=run.layout.title or str(run.about.get("recipe_name") or run.folder.resolve().name),
         headline=headline(run.about, run.layout, tables, all_panels(run.records, run.layout)),
-        audit=audit_view(run.folder, run.layout.rows, run.notes),
+        audit=audit_view(run.folder, run.layout.rows, run.notes, about=run.about),
         notes=run.notes,
         tables=[
             table_view(table, own_layout(table, tables, run.layout), beside_paper=table is compared) for table in tables

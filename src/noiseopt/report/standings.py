@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from noiseopt.report.audit import FOLDER, entries_of
+from noiseopt.report.audit import FOLDER, current, entries_of
 from noiseopt.report.layout import mapping
 from noiseopt.report.sources import Source, number_of, numbers, plain_rows
 from noiseopt.report.statistics import Estimate, estimate
@@ -110,21 +110,9 @@ def _audits(
     source: Source, recipe: Mapping[str, Any], notes: list[str]
 ) -> tuple[dict[str, dict[int, dict[str, Any]]], Mapping[str, Any], int]:
     """Row → seed → its audit, of those that were made as most were; their settings, and how many images they had."""
-    places = source.about.get("models")
-    cells = {
-        (str(place.get("label")), place.get("seed")): Path(str(place.get("folder"))).name
-        for place in map(mapping, places if isinstance(places, list) else [])
-    }
-    now, old = [], 0
-    for entry in entries_of(source.folder / FOLDER / "audit.json", notes):
-        cell = cells.get((str(entry["model"]), entry["model_seed"]))
-        same = cell is None or str(entry.get("cell", cell)).startswith(cell)
-        if str(entry["model"]) in recipe and same:
-            now.append(entry)
-        else:
-            old += 1
-    if old:
-        notes.append(f"{old} audits of networks that the run no longer has were left out: audit it again")
+    found = entries_of(source.folder / FOLDER / "audit.json", notes)
+    found = [entry for entry in found if str(entry["model"]) in recipe]
+    now = current(found, source.about, notes, what="audits")
     alike = Counter(_made(entry) for entry in now).most_common(1)
     audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     chosen: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noiseopt.errors import UserError
 from noiseopt.study.analysis import analyse, collect, nobody
 from noiseopt.study.beside import ask, rows_of, wanted
 from noiseopt.study.folder import Study
@@ -33,11 +34,13 @@ def analysed(
     about all images that the study holds for participants, whoever has seen them.
 
     Raises:
-        UserError: nobody has finished, or a run or a trained network is missing.
+        UserError: nobody has finished, nobody and no network is asked, or a run or a trained network is missing.
     """
     answers = collect(study, store) if people else nobody(study)
     places: dict[str, Any] = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
     entries = [*wanted(study), *(row for name in more for row in rows_of(name, **places))] if networks else []
+    if not people and not entries:
+        raise UserError("this study names no networks", fix="--network RUN, or networks: in its recipe")
     groups = ask(study, entries, answers.items, told=told, **places)
     return analyse(study, answers, groups, simulated=people and store.simulated)
 
