@@ -35,6 +35,11 @@ reproduce-ulicny: $(STAMP)
 	$(BIN)/noiseopt reproduce $(ULICNY)
 	for table in $(ULICNY); do $(BIN)/noiseopt publish runs/$$table results/ulicny || exit 1; done
 	$(BIN)/noiseopt replication results/ulicny -o docs/replication-ulicny.md
+	test -d studies/figure8 || $(BIN)/noiseopt study create figure8
+	$(BIN)/noiseopt study analyse studies/figure8 --networks-only
+	mkdir -p results/ulicny/figure8-study
+	cp studies/figure8/analysis/accuracy-networks-only.csv studies/figure8/analysis/analysis-networks-only.json results/ulicny/figure8-study
+	cp studies/figure8/analysis/figure8-networks-only.png docs/figures/study-networks-only.png
 
 # Which noise helps: trained, audited, published, ranked.
 BOARDS ?= leaderboard-mlp leaderboard-cnn

@@ -20,9 +20,9 @@ from noiseopt.experiments.pools import with_pools
 from noiseopt.experiments.recipe import from_run, load
 from noiseopt.experiments.run import Runner
 from noiseopt.experiments.store import Store
-from noiseopt.experiments.work import Setting, Worker, continue_from
+from noiseopt.experiments.work import Setting, Worker
 from noiseopt.models import build
-from noiseopt.noise import ZOO
+from noiseopt.noise import ZOO, continue_from
 from tests.experiments.conftest import write_images
 from tests.experiments.test_cells import parts
 

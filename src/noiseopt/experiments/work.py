@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from noiseopt.allocation import keep_freed_memory
 from noiseopt.concepts import Record
@@ -25,13 +25,12 @@ from noiseopt.experiments.pools import with_pools
 from noiseopt.experiments.recipe import from_run
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.shared import Workbench
-from noiseopt.noise import sigmas
+from noiseopt.noise import continue_from
 from noiseopt.saliency import share_inside
 from noiseopt.train import Epoch, train
 
 # A multiple of the 128 images that the paper's L-BFGS attack takes at a time.
 BATCH_SIZE = 512
-_IN_FRONT = "model."  # where a model's names begin that has noise in front of it
 Cell = Training | Measured
 
 
@@ -215,26 +214,6 @@ class Worker:
             samples=cell.settings.samples,
         )
         return cell.complete(record)
-
-
-def continue_from(model: nn.Module, trained: nn.Module) -> None:
-    """Give `model` the weights of `trained`, a network that differs by its noise alone.
-
-    Noise that `trained` has not, or has otherwise, is as at its start. Raises UserError where a weight has no partner.
-    """
-    before: dict[str, Tensor] = trained.state_dict()
-    plain = {name.removeprefix(_IN_FRONT): value for name, value in before.items()}
-    found: dict[str, Tensor] = {}
-    own = model.state_dict()
-    noises = [f"{name}.noise.".removeprefix(".") for name in sigmas(model)]
-    for name, value in own.items():
-        known = before.get(name, plain.get(name.removeprefix(_IN_FRONT)))
-        if known is not None and known.shape == value.shape:
-            found[name] = known
-        elif not any(name.startswith(noise) for noise in noises):
-            rule = "a network that goes on after another must be the same but for its noise"
-            raise UserError(rule, got=f"{name} has no partner", fix="give both rows the same model and options")
-    model.load_state_dict(own | found)
 
 
 def perform(hire: Callable[[], Worker], task: Task, tell: Tell) -> None:

@@ -1,7 +1,7 @@
 """Learnable noise on the neurons of any PyTorch model (Xiao, Zhang, Peng: *Noise Optimization for ANNs*)."""
 
 from noiseopt.noise import compiled as _compiled  # noqa: F401  (defines the operator that compiled models call)
-from noiseopt.noise.attaching import remove
+from noiseopt.noise.attaching import continue_from, remove
 from noiseopt.noise.draws import count_votes, draw_logits
 from noiseopt.noise.injection import inject, sigmas, split_parameters
 from noiseopt.noise.layer import GaussianNoise
@@ -16,6 +16,7 @@ __all__ = [
     "GaussianNoise",
     "SigmaAdam",
     "SigmaObjective",
+    "continue_from",
     "count_votes",
     "draw_logits",
     "has_noise",

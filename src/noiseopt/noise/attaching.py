@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ _CHILD = "noise"  # name of the noise layer inside the module that it belongs to
 
 class Behind(nn.Sequential):
     """A model, `model`, behind noise on what it is given, `input`: so that its own modules stay as they are."""
+
+    names: ClassVar[str] = "model."
+    """Where the names of the model's own tensors begin."""
 
     def __init__(self, model: nn.Module, layer: NoiseLayer) -> None:
         before = nn.Sequential()
@@ -52,6 +55,26 @@ def remove(net: nn.Module) -> nn.Module:
                 if hook in (to_output, to_input, to_weights):
                     del hooks[number]
     return plain.get_submodule("model") if isinstance(plain, Behind) else plain
+
+
+def continue_from(model: nn.Module, trained: nn.Module) -> None:
+    """Give `model` the weights of `trained`, a network that differs by its noise alone.
+
+    Noise that `trained` has not, or has otherwise, is as at its start. Raises UserError where a weight has no partner.
+    """
+    before: dict[str, Tensor] = trained.state_dict()
+    plain = {name.removeprefix(Behind.names): value for name, value in before.items()}
+    found: dict[str, Tensor] = {}
+    own = model.state_dict()
+    noises = [f"{name}.{_CHILD}.".removeprefix(".") for name, _, _ in noisy_modules(model)]
+    for name, value in own.items():
+        known = before.get(name, plain.get(name.removeprefix(Behind.names)))
+        if known is not None and known.shape == value.shape:
+            found[name] = known
+        elif not any(name.startswith(noise) for noise in noises):
+            rule = "a network that goes on after another must be the same but for its noise"
+            raise UserError(rule, got=f"{name} has no partner", fix="give both rows the same model and options")
+    model.load_state_dict(own | found)
 
 
 def noisy_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module, NoiseLayer]]:

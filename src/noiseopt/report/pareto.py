@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
-from noiseopt.report.figures import spread
-from noiseopt.report.pictures import COLOURS, STYLE, text_width
+from noiseopt.report.pictures import COLOURS, STYLE, name_in_margin, text_width
 from noiseopt.report.standings import KINDS, Standing, front, highest
 from noiseopt.report.svg import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH, _HEIGHT, _LETTERS = 520, 400, 14
+_WIDTH, _HEIGHT = 520, 400
 _LEFT, _TOP, _BOTTOM, _LEADER = 48, 40, 74, 26
 _MARKERS = ("X", "o", "s", "D", "^", "P")
 
@@ -80,23 +79,7 @@ def _panel(axes: Axes, title: str, rows: Sequence[Standing], named: Sequence[Sta
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     axes.set_xlabel("clean accuracy", loc="right", labelpad=2)
     axes.set_title(f"{title}: audited accuracy", loc="left", fontsize=12, pad=10)
-    _label(axes, named)
-
-
-def _label(axes: Axes, named: Sequence[Standing]) -> None:
-    """Names in the right margin, pushed apart, each with a thin line to its point."""
-    box = axes.get_window_extent()
-    to_axes = axes.transData + axes.transAxes.inverted()
-    places = [(*to_axes.transform((row.clean.mean, row.audited.mean)), row) for row in named]
-    places.sort(key=lambda place: float(place[1]))
-    wanted = [float(y) for _, y, _ in places]
-    gap = _LETTERS / box.height
-    for (x, y, row), at in zip(places, spread(wanted, [gap * i for i in range(len(places))]), strict=True):
-        colour, _ = _style(row.kind)
-        end = 1 + _LEADER / box.width
-        axes.plot([x, end - 6 / box.width, end], [y, at, at], color=colour, linewidth=0.75, alpha=0.7,
-                  transform=axes.transAxes, clip_on=False)  # fmt: skip
-        axes.text(end + 4 / box.width, at, row.label, transform=axes.transAxes, va="center_baseline", color=colour)
+    name_in_margin(axes, {row.label: (row.clean.mean, row.audited.mean, _style(row.kind)[0]) for row in named})
 
 
 def _legend(axes: Axes, kinds: Sequence[str]) -> None:

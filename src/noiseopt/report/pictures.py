@@ -121,11 +121,11 @@ def _panel(axes: Axes, title: str, lines: Lines, order: Sequence[str]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("epoch", loc="right", labelpad=1)
     axes.set_title(title, loc="left", fontsize=_TEXT + 1, pad=10)
-    _label(axes, ends)
+    name_in_margin(axes, ends)
 
 
-def _label(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
-    """Name each line beside its end, pushed apart where two would collide, with a thin leader."""
+def name_in_margin(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Name each line beside its end (name → x, y, colour), pushed apart where two would collide, with a thin leader."""
     box = axes.get_window_extent()
     to_axes = axes.transData + axes.transAxes.inverted()
     places = sorted(
