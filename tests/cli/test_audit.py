@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.experiments.conftest import TINY
 from tests.test_cli import here, invoke, last_line  # noqa: F401 (fixtures)
 
 Invoke = Callable[..., tuple[int, str, str]]
-QUICK = ("--steps", "4", "--queries", "5", "--votes", "9", "--subset", "8", "--draws", "1,3")
+QUICK = ("--steps", "4", "--queries", "5", "--votes", "9", "--subset", "8", "--draws", "1,3", "--workers", "1")
 PLANTED = """
 from torch import nn
 from noiseopt.models import mlp
@@ -54,6 +55,22 @@ def test_an_audit_ends_with_its_verdict(run: Path, invoke: Invoke) -> None:  # n
     page = (run / "report.html").read_text()
     assert "Audit" in page
     assert "✗ masking" in page
+
+
+def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:  # noqa: F811
+    def attacks(*more: str) -> list[tuple[str, object]]:
+        status, out, err = invoke("audit", "tiny", *QUICK, "--json", *more)
+        assert status == 3, err
+        found = json.loads(out)["models"]
+        timed = [[{**line, "seconds": 0} for line in m["attacks"]] for m in found]
+        return [(m["model"], lines) for m, lines in zip(found, timed, strict=True)]
+
+    alone = attacks()
+    told = json.loads((run / "audit" / "audit.json").read_text())["models"]
+    rmtree(run / "audit")
+    assert attacks("--workers", "2") == alone
+    ours = {m["model"]: m["cell"] for m in json.loads((run / "audit" / "audit.json").read_text())["models"]}
+    assert ours == {m["model"]: m["cell"] for m in told}
 
 
 def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:  # noqa: F811

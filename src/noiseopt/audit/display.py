@@ -1,4 +1,4 @@
-"""One line that says where an audit is."""
+"""A line for each model that is being audited, which says where its audit is."""
 
 from __future__ import annotations
 
@@ -7,32 +7,41 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from noiseopt.audit.running import Progress
 
 
 class Shown:
-    """Draws a line on `console`; where that is no terminal, a line for each attack that has ended."""
+    """Draws lines on `console`; where that is no terminal, one for each attack that has ended."""
 
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status = console, status
+        self._now: dict[str, str] = {}
         self._ended: set[tuple[str, str]] = set()
-        self.model = ""
 
-    def __call__(self, at: Progress) -> None:
-        """Of an audit."""
-        self._say(at.title, at.done, at.total, f"{at.left:,} of {at.images:,} left before")
+    def audited(self, model: str, at: Progress | None) -> None:
+        """Where the audit of `model` is; None: over."""
+        if at is None:
+            self.over(model)
+            return
+        self._say(model, at.title, at.done, at.total, f"{at.left:,} of {at.images:,} left before")
 
-    def counted(self, done: int, total: int) -> None:
-        """Of certificates."""
-        self._say("certificates", done, total, "")
+    def certified(self, model: str, done: int, total: int) -> None:
+        """How many of the images of `model` are certified."""
+        self._say(model, "certificates", done, total, "")
 
-    def _say(self, title: str, done: int, total: int, rest: str) -> None:
-        line = f"{self.model} · {title} · {done:,}/{total:,} images{f' · {rest}' if rest else ''}"
+    def over(self, model: str) -> None:
+        """There is nothing more to say of `model`."""
+        self._now.pop(model, None)
+
+    def _say(self, model: str, title: str, done: int, total: int, rest: str) -> None:
+        line = f"{model} · {title} · {done:,}/{total:,} images{f' · {rest}' if rest else ''}"
         if self._status is not None:
-            self._status.update(line)
-        elif done == total and (self.model, title) not in self._ended:
-            self._ended.add((self.model, title))
+            self._now[model] = line
+            self._status.update(Text("\n".join(self._now.values())))
+        elif done == total and (model, title) not in self._ended:
+            self._ended.add((model, title))
             self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from noiseopt.audit.running import Progress, audit
+from noiseopt.audit.crew import Inspection, Inspector, Subject, inspect, test_images
+from noiseopt.audit.running import Progress
 from noiseopt.audit.settings import Auditing
 from noiseopt.audit.verdict import Verdict
 from noiseopt.certify import Certificates, Certifying, certify
@@ -18,6 +16,7 @@ from noiseopt.checkpoint import write_atomically
 from noiseopt.concepts import Record
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
+from noiseopt.experiments.executors import InProcess, Processes
 from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.models import ModelFolder
 from noiseopt.experiments.planning import code_version
@@ -27,17 +26,6 @@ from noiseopt.experiments.work import Setting, Worker, local_device
 from noiseopt.given import hash_of_model
 
 FOLDER, AUDIT, CERTIFICATES = "audit", "audit.json", "certificates.json"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained model of a run."""
-
-    label: str
-    seed: int
-    cell: str
-    """The hash of what it is: of another recipe it is another."""
-    model: nn.Module
 
 
 class Audited:
@@ -58,7 +46,7 @@ class Audited:
 
         Raises UserError where the data cannot be had, or this machine has no such device.
         """
-        self.path, self._command = folder / FOLDER, command
+        self.path, self._command, self._first = folder / FOLDER, command, images
         setting = Setting(
             recipe=json.dumps(recipe.as_dict()),
             runs_dir=str(folder.parent.absolute()),
@@ -66,9 +54,7 @@ class Audited:
             device=local_device(device),
         )
         self._worker = Worker(setting)
-        test = self._worker.data.test
-        chosen = test if images is None or images >= len(test) else test.span(0, images)
-        self.images: Dataset = chosen.to(self._worker.device)
+        self.images: Dataset = test_images(self._worker, images)
 
     @property
     def usual_eps(self) -> float:
@@ -80,10 +66,10 @@ class Audited:
         """Of the recipe's evaluation."""
         return self._worker.recipe.evaluation.seed
 
-    def subjects(self, rows: Sequence[str], seeds: Collection[int] | None) -> Iterator[Subject]:
-        """The models of these rows (none: all) and of these seeds (None: the first), one after another.
+    def subjects(self, rows: Sequence[str], seeds: Collection[int] | None) -> list[Subject]:
+        """The models of these rows (none: all) and of these seeds (None: the first).
 
-        Raises UserError, before the first, where there is no such row or seed, or a model is not trained.
+        Raises UserError where there is no such row or seed, or a model is not trained.
         """
         found = self._worker.cells.networks
         labels = list(dict.fromkeys(cell.label for cell in found))
@@ -104,35 +90,44 @@ class Audited:
                 if done < need.epochs:
                     rule, got = f"{need.title} must be trained first", f"{done} of {need.epochs} epochs"
                     raise UserError(rule, got=got, fix="run `noiseopt train` with its recipe")
-        return (Subject(cell.label, cell.seed, cell.hash, self._worker.models[cell]) for cell in cells)
+        return [Subject(cell.label, cell.seed, cell.hash) for cell in cells]
 
     def audit(
-        self, subject: Subject, settings: Auditing, *, batch_size: int, progress: Callable[[Progress], None]
-    ) -> Verdict:
-        """Audit one model; its Records and its part of audit.json are on the disk when this returns."""
-        with RunFolder(self.path).open():
-            verdict = audit(
-                subject.model,
-                self.images,
-                settings,
-                folder=self.path,
-                label=subject.label,
-                model_seed=subject.seed,
-                batch_size=batch_size,
-                progress=progress,
-            )
+        self,
+        subjects: Sequence[Subject],
+        settings: Auditing,
+        *,
+        executor: InProcess | Processes,
+        batch_size: int,
+        progress: Callable[[Subject, Progress | None], None],
+    ) -> list[Verdict]:
+        """Audit models, as many at once as `executor` has workers; the verdicts in the order of `subjects`.
+
+        Each model's Records and its part of audit.json are on the disk as soon as its audit is over, and `progress` is
+        given None then.
+        """
+
+        def keep(subject: Subject, verdict: Verdict) -> None:
             entry = {**verdict.as_dict(), "cell": subject.cell, "command": self._command}
             self._keep(verdict.records, AUDIT, entry, of=("model", "model_seed"))
-        return verdict
+
+        common = vars(self._worker.setting)
+        inspection = Inspection(
+            **common, images=self._first, auditing=settings, folder=str(self.path), batch_size=batch_size
+        )
+        inspector = Inspector(inspection, self._worker)
+        with RunFolder(self.path).open(), executor.open(inspector) as crew:
+            return inspect(subjects, crew, keep=keep, progress=progress)
 
     def certify(
         self, subject: Subject, settings: Certifying, *, batch_size: int, progress: Callable[[int, int], None]
     ) -> tuple[Certificates, list[Record]]:
         """Certify one model; its Records are on the disk when this returns."""
+        model = self._worker.models[next(c for c in self._worker.cells.networks if c.hash == subject.cell)]
         with RunFolder(self.path).open():
             options: dict[str, Any] = {"folder": self.path, "batch_size": batch_size, "progress": progress}
-            found = certify(subject.model, self.images, settings, **options)
-            of_model = hash_of_model(subject.model)
+            found = certify(model, self.images, settings, **options)
+            of_model = hash_of_model(model)
             records = []
             for record in found.records():
                 known = {

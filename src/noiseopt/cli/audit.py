@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noiseopt.cli import running
-from noiseopt.cli.options import RUNS, DataDir, Device, Images, OfSeeds, OnlyRows, RunsDir, counts, size
+from noiseopt.cli.options import RUNS, DataDir, Device, Images, OfSeeds, OnlyRows, RunsDir, Workers, counts, size
 from noiseopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def audit(
     autoattack: Annotated[
         bool, typer.Option("--autoattack", help="Also AutoAttack by its authors' library (slow).")
     ] = False,
+    workers: Workers = None,
     as_json: AsJson = False,
     device: Device = None,
     data_dir: DataDir = None,
@@ -57,7 +59,8 @@ def audit(
 
     An image counts as robust only if it survives all of: EOT-PGD with more and more draws, APGD on two losses, Square,
     and attacks made on the same weights with the noise off. Then come the checks for masking, a sentence each.
-    Interrupted, the same command goes on. Writes RUN/audit/, which the report shows.
+    On a CPU, as many models at once as there are cores. Interrupted, the same command goes on. Writes RUN/audit/, which
+    the report shows.
 
     Ends with status 0 where nothing was found, 3 where a check points to masking, 2 for an error that you can mend.
 
@@ -73,6 +76,7 @@ def audit(
 
     from noiseopt.audit import Auditing
     from noiseopt.audit.display import shown
+    from noiseopt.experiments.executors import suited
 
     audited = _audited(run, runs_dir, data_dir, device, images)
     settings = Auditing(
@@ -85,11 +89,15 @@ def audit(
         autoattack=autoattack,
         seed=audited.seed,
     )
-    verdicts: list[Verdict] = []
+    subjects = audited.subjects(rows or [], counts("seeds", seeds) if seeds else None)
     with shown(Console(stderr=True)) as listener:
-        for subject in audited.subjects(rows or [], counts("seeds", seeds) if seeds else None):
-            listener.model = f"{subject.label}, seed {subject.seed}"
-            verdicts.append(audited.audit(subject, settings, batch_size=_BATCH, progress=listener))
+        verdicts = audited.audit(
+            subjects,
+            settings,
+            executor=suited(device, workers=workers, at_most=len(subjects)),
+            batch_size=_BATCH,
+            progress=lambda subject, at: listener.audited(subject.title, at),
+        )
     if as_json:
         _print_json([verdict.as_dict() for verdict in verdicts])
     else:
@@ -142,17 +150,18 @@ def certify(
     table = Table("model", "seed", "radius", "certified accuracy")
     with shown(Console(stderr=True)) as listener:
         for subject in audited.subjects(rows or [], counts("seeds", seeds) if seeds else None):
-            listener.model = f"{subject.label}, seed {subject.seed}"
+            progress = partial(listener.certified, subject.title)
             try:
-                certificates, records = audited.certify(subject, settings, batch_size=_BATCH, progress=listener.counted)
+                certificates, records = audited.certify(subject, settings, batch_size=_BATCH, progress=progress)
             except UserError as error:  # of which model? A run has rows with noise on the images, and rows without
                 rule, _, fix = str(error).rpartition("; fix: ")
-                raise UserError(f"{listener.model}: {rule}", fix=f"{fix}; or choose rows with --row") from error
+                raise UserError(f"{subject.title}: {rule}", fix=f"{fix}; or choose rows with --row") from error
+            listener.over(subject.title)
             found += [record.model_dump() for record in records]
             if not as_json:
                 abstained = int((certificates.predicted == -1).sum())
                 typer.echo(
-                    f"{listener.model}: σ = {certificates.sigma:.3g}, {draws:,} draws, wrong at most once in "
+                    f"{subject.title}: σ = {certificates.sigma:.3g}, {draws:,} draws, wrong at most once in "
                     f"{1 / alpha:,.0f}; abstains on {abstained} of {len(certificates.predicted)} images"
                 )
             for record in records:

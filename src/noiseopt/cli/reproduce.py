@@ -11,7 +11,6 @@ from noiseopt.cli.options import RUNS, Address, DataDir, Device, ExecutorName, G
 from noiseopt.errors import UserError
 
 if TYPE_CHECKING:
-    from noiseopt.experiments.executors import Executor
     from noiseopt.experiments.run import Outcome
 
 
@@ -57,12 +56,13 @@ def reproduce(
     chosen = _seeds(seeds)
     # A mistake in the last is told before the first is run.
     recipes = [recipe.with_data(data) if data else recipe for recipe in map(running.recipe_named, names)]
+    from noiseopt.experiments.executors import suited
     from noiseopt.experiments.run import check_seeds
 
     for recipe in recipes:
         check_seeds(recipe, chosen)
     told = (executor_name, workers, address, gpus_per_cell)
-    crew = _suited(device) if told == (None,) * 4 else executor(*told)
+    crew = suited(device) if told == (None,) * 4 else executor(*told)
     outcomes: list[Outcome] = []
     for recipe in recipes:
         outcome = running.run(
@@ -82,20 +82,6 @@ def reproduce(
         typer.echo(f"Report: {running.write_report(outcome.folder)}")
     for outcome in outcomes:
         running.raise_first(outcome)
-
-
-def _suited(device: str | None) -> Executor:
-    """The executor that uses the whole machine."""
-    from noiseopt.experiments.executors import InProcess, Processes, cores
-    from noiseopt.experiments.work import usable_device
-
-    place = usable_device(device)
-    workers = cores()
-    if place.type != "cpu":
-        import torch
-
-        workers = torch.cuda.device_count() if device in (None, "cuda") else 1
-    return Processes(workers) if workers > 1 else InProcess()
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -13,7 +13,8 @@ from noiseopt.experiments.cells import Training
 from noiseopt.experiments.events import Died, Ended, Failed, Listener
 from noiseopt.experiments.executors import Crew
 from noiseopt.experiments.store import Store
-from noiseopt.experiments.work import Broken, Cell, Done, Message, Over, Task, key
+from noiseopt.experiments.work import Broken, Cell, Done, Message, Over, Progressed, Task, key
+from noiseopt.train import Epoch
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Grid:
                 self._fail(message.cell, message.exception())
             case Over():
                 self._retry([name for name in task.cells if name in self._open], message.reason, tries)
-            case Done() | Broken():
+            case Done() | Broken() | Progressed():
                 pass  # told again by a task that was run again
             case _:
                 self._tell(message)
@@ -94,9 +95,11 @@ class Grid:
             self._store.add(done.result)
             self._outcome.measured += 1
             result = f"{done.result.value:.3f}"
-        else:
+        elif isinstance(done.result, Epoch):
             self._outcome.trained += 1
             result = f"loss {done.result.train_loss:.3f}, validation accuracy {done.result.validation_accuracy:.3f}"
+        else:
+            raise TypeError(f"a grid keeps no {type(done.result).__name__}")
         self._tell(Ended(_kind(cell), cell.title, result, done.seconds, _group(cell), effort(cell)))
 
     def _fail(self, name: str, error: Exception) -> None:

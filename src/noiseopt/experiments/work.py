@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -44,6 +45,10 @@ class Setting:
     data_dir: str | None
     device: str
 
+    def hire(self) -> Works:
+        """A worker for this, wherever it is called."""
+        return Worker(self)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -57,8 +62,17 @@ class Done:
     """A cell has its result."""
 
     cell: str
-    result: Epoch | Record
+    result: object
+    """An Epoch or a Record; of an audit, its Verdict."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A cell is on its way; `at`: where, in words of its own kind."""
+
+    cell: str
+    at: object
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,19 @@ class Over:
     reason: str = "its worker ended early"
 
 
-Message = Event | Done | Broken | Over
+Message = Event | Done | Progressed | Broken | Over
 Tell = Callable[[Message], None]
+
+
+class Works(Protocol):
+    """What executors need of a worker: what to make another of, and how it is told to work."""
+
+    @property
+    def setting(self) -> Setting:
+        """Makes another one, in any process."""
+
+    def run(self, task: Task, tell: Tell) -> None:
+        """Do the task's cells, and tell what comes of each; raises nothing."""
 
 
 class CellError(Exception):
@@ -216,7 +241,7 @@ class Worker:
         return cell.complete(record)
 
 
-def perform(hire: Callable[[], Worker], task: Task, tell: Tell) -> None:
+def perform(hire: Callable[[], Works], task: Task, tell: Tell) -> None:
     """Run `task` with the worker that `hire` gives; where it gives none, that is what is wrong with every cell."""
     try:
         worker = hire()

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
+
 from noiseopt.errors import UserError
 from noiseopt.experiments.executors.cluster import OnRay
 from noiseopt.experiments.executors.inprocess import InProcess
 from noiseopt.experiments.executors.processes import Processes
-from noiseopt.experiments.work import Message, Task, Worker
+from noiseopt.experiments.work import Message, Task, Worker, usable_device
 
-__all__ = ["Crew", "Executor", "InProcess", "OnRay", "Processes", "chosen", "cores"]
+__all__ = ["Crew", "Executor", "InProcess", "OnRay", "Processes", "chosen", "cores", "suited"]
 
 
 class Crew(Protocol):
@@ -53,6 +55,19 @@ class Executor(Protocol):
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def suited(device: str | None, *, workers: int | None = None, at_most: int | None = None) -> InProcess | Processes:
+    """The executor that uses the whole machine: a worker for each core, or for each GPU, but no more than `at_most`.
+
+    `workers`: how many, where the user said it; 0 stands for as many as there are cores.
+    """
+    place = usable_device(device)
+    count = workers or cores()
+    if workers is None and place.type != "cpu":
+        count = torch.cuda.device_count() if device in (None, "cuda") else 1
+    count = count if at_most is None else min(count, at_most)
+    return Processes(count) if count > 1 else InProcess()
 
 
 def chosen(name: str | None, *, workers: int | None, address: str | None, gpus_per_cell: float | None) -> Executor:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from noiseopt.experiments.work import Message, Over, Task, Worker, local_device
+from noiseopt.experiments.work import Message, Over, Task, Works, local_device
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class InProcess:
         return local_device(name)
 
     @contextmanager
-    def open(self, worker: Worker) -> Iterator[_Alone]:
+    def open(self, worker: Works) -> Iterator[_Alone]:
         yield _Alone(worker)
 
 
 class _Alone:
     size = tries = 1
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Works) -> None:
         self._worker = worker
         self._task: Task | None = None
 

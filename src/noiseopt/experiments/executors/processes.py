@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from multiprocessing.connection import Connection, wait
 
 import torch
 
-from noiseopt.experiments.work import Message, Over, Setting, Task, Worker, local_device, perform
+from noiseopt.experiments.work import Message, Over, Setting, Task, Works, local_device, perform
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -33,7 +33,7 @@ class Processes:
         return local_device(name)
 
     @contextmanager
-    def open(self, worker: Worker) -> Iterator[_Team]:
+    def open(self, worker: Works) -> Iterator[_Team]:
         team = _Team(worker.setting, self.workers)
         try:
             yield team
@@ -118,7 +118,7 @@ def _serve(pipe: Connection, setting: Setting, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    hire = cache(partial(Worker, setting))
+    hire = cache(setting.hire)
     with suppress(EOFError, OSError):
         while True:
             perform(hire, pipe.recv(), pipe.send)
