@@ -15,7 +15,7 @@ from noiseopt.experiments.recipe import Recipe, from_run, load, loads
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.run import Runner
 from noiseopt.noise import ZOO, sigmas
-from noiseopt.noise.objective import Bilevel, WeightCovariance
+from noiseopt.noise.objective import Bilevel, Entropy, WeightCovariance
 from noiseopt.paired import TRADES, DivergencePGD, Mixed
 from tests.experiments.conftest import write_images
 
@@ -91,6 +91,11 @@ def test_a_row_says_what_it_is_trained_by() -> None:
     assert isinstance(training_arguments(row(ROWS["wca"]))["objective"], WeightCovariance)
     weaker = "noise: {kind: wca, objective: {objective: wca, weight: 0.1}}"
     assert training_arguments(row(weaker))["objective"].weight == 0.1
+    pixels = training_arguments(row("noise: {kind: pixels}"))["objective"]
+    assert isinstance(pixels, Entropy)
+    assert pixels.price == 0.3
+    cheap = "noise: {kind: pixels, objective: {objective: entropy, price: 0.1}}"
+    assert training_arguments(row(cheap))["objective"].price == 0.1
     bilevel = training_arguments(row(ROWS["bilevel"]))["objective"]
     assert isinstance(bilevel, Bilevel)
     assert bilevel.trained_on(10) == 5

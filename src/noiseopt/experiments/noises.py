@@ -14,7 +14,7 @@ from noiseopt.errors import UserError
 from noiseopt.experiments import reading
 from noiseopt.experiments.perturbations import OfAttack
 from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
-from noiseopt.noise import OBJECTIVES, ZOO, SigmaObjective, inject
+from noiseopt.noise import OBJECTIVES, TRAINED_BY, ZOO, SigmaObjective, inject
 
 
 def _word_or_number(*words: str, above: float) -> Callable[[Any], str | float]:
@@ -144,7 +144,7 @@ class OfZoo(Part):
         parameters = list(inspect.signature(ZOO[kind]).parameters.values())
         settings = {p.name: p.default for p in parameters if p.name not in ("model", "example_input", "seed")}
         known_keys(value, ["kind", "objective", *settings])
-        own = {"objective": kind} if kind in OBJECTIVES else {}
+        own = {"objective": dict(TRAINED_BY[kind])} if kind in TRAINED_BY else {}
         settings |= {key: reading.number(setting) for key, setting in value.items()}
         return own | {key: setting for key, setting in settings.items() if setting is not None}
 

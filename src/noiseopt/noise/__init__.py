@@ -8,10 +8,11 @@ from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.objective import OBJECTIVES, SigmaObjective
 from noiseopt.noise.optimiser import SigmaAdam
 from noiseopt.noise.streaming import has_noise, noise, seed, stream
-from noiseopt.noise.zoo import ZOO
+from noiseopt.noise.zoo import TRAINED_BY, ZOO
 
 __all__ = [
     "OBJECTIVES",
+    "TRAINED_BY",
     "ZOO",
     "GaussianNoise",
     "SigmaAdam",

@@ -4,7 +4,8 @@ All of it follows `noiseopt.noise` and `noiseopt.stream` as `inject`'s does, so 
 training know of it; `docs/noise-zoo.md` says what each is, and where it differs from its paper.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -20,7 +21,25 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
     "learn2perturb": learn2perturb,
     "wca": wca,
 }
-"""Name in a recipe → `(model, *, example_input, seed, **settings) → model`. Where `OBJECTIVES` has one of the same
-name, that is what its noise is trained by."""
+"""Name in a recipe → `(model, *, example_input, seed, **settings) → model`."""
 
-__all__ = ["ZOO", "CovarianceNoise", "WeightNoise", "learn2perturb", "pixels", "pni", "rse", "smoothing", "wca"]
+TRAINED_BY: Mapping[str, Mapping[str, Any]] = {
+    "pixels": {"objective": "entropy", "price": 0.3},  # chosen on validation images: docs/which-noise.md
+    "learn2perturb": {"objective": "learn2perturb"},
+    "wca": {"objective": "wca"},
+}
+"""Name → what its noise is trained by where a recipe does not say: the objective's name and its settings. The others:
+the loss."""
+
+__all__ = [
+    "TRAINED_BY",
+    "ZOO",
+    "CovarianceNoise",
+    "WeightNoise",
+    "learn2perturb",
+    "pixels",
+    "pni",
+    "rse",
+    "smoothing",
+    "wca",
+]

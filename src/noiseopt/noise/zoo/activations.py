@@ -59,7 +59,7 @@ def smoothing(model: nn.Module, *, example_input: Any, sigma: float = 0.25, seed
     return _before(model, torch.full((1, 1, 1), float(sigma)), learned=False, seed=seed)
 
 
-def pixels(model: nn.Module, *, example_input: Any, init: float = 0.1, per: str = "neuron", seed: int = 0) -> nn.Module:
+def pixels(model: nn.Module, *, example_input: Any, init: float = 0.5, per: str = "neuron", seed: int = 0) -> nn.Module:
     """Gaussian noise on the images as `smoothing` has it, with a learned σ for every pixel; to be trained by `entropy`.
 
     The price of entropy holds it up and the loss pushes it down where the image says something: where it does not,
