@@ -42,7 +42,7 @@ reproduce-ulicny: $(STAMP)
 	cp studies/figure8/analysis/figure8-networks-only.png docs/figures/study-networks-only.png
 
 # Which noise helps: trained, audited, published, ranked.
-BOARDS ?= leaderboard-mlp leaderboard-cnn
+BOARDS ?= leaderboard-mlp leaderboard-cnn leaderboard-lenet
 leaderboard: $(STAMP)
 	for board in $(BOARDS); do \
 	  $(BIN)/noiseopt reproduce $$board && { $(BIN)/noiseopt audit runs/$$board --seeds 0,1,2 || [ $$? -eq 3 ]; } && \

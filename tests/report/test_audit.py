@@ -39,6 +39,7 @@ CERTIFIED: dict[str, Any] = {
     "images": 50,
     "sigma": 0.25,
     "draws": 1000,
+    "alpha": 0.001,
     "abstained": 5,
     "certified": [{"radius": 0.0, "value": 0.9, "low": 0.8, "high": 0.95}],
 }
@@ -74,7 +75,7 @@ def test_the_page_shows_the_verdict_and_every_sentence(run: Path) -> None:
     assert "&lt;far&gt;" in page
     assert page.count("<details") == 2
     assert page.count('<details class="audit" open>') == 1
-    assert "1,000 draws for each of 50 images" in page
+    assert "1,000 draws for each of 50 images; each certificate is wrong with a probability of at most 0.001" in page
     assert '<a href="#audit">' in page
 
 

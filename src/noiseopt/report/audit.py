@@ -167,6 +167,9 @@ def _certificates(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
     how = "Certified accuracy: the share of images whose class is right and cannot change within the radius (L2)"
     if len(draws) == len(images) == 1:
         how = f"{how}; {draws.pop()} draws for each of {images.pop()} images"
+    alphas = {float(entry["alpha"]) for entry in entries}
+    if len(alphas) == 1:
+        how = f"{how}; each certificate is wrong with a probability of at most {alphas.pop():g}"
     return {"radii": [f"{r:g}" for r in radii], "lines": lines, "how": f"{how}."}
 
 
