@@ -10,7 +10,7 @@ from torch import Tensor
 from noiseopt.errors import UserError
 from noiseopt.noise import stream
 from noiseopt.paired import PAIRED, TRADES, DivergencePGD, Mixed
-from tests.test_train import noisy, small
+from tests.training.common import noisy, small
 
 ATTACK = DivergencePGD(eps=0.1, step_size=0.04, steps=3)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from noiseopt.noise.objective import Bilevel, Entropy, Information, Learn2Pertur
 from noiseopt.paired import PAIRED, TRADES, DivergencePGD, Mixed
 from noiseopt.streams import MASK32
 from noiseopt.train import Training, train
-from tests.test_train import _forkserver, _tensors, digits, mixed, noisy, same, small
+from tests.training.common import digits, mixed, noisy, same, small, tensors, with_two_processes
 
 EPS = FGSM(eps=0.1)
 START = PGD(eps=0.1, step_size=0.125, steps=1)  # FGSM with a random start
@@ -189,19 +188,9 @@ def test_the_strength_of_noise_does_not_decay_with_the_weights(kind: str, streng
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is built without torch.distributed")
 def test_two_processes_train_a_pair_as_one_does(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = _forkserver()
-    children = [processes.Process(target=_one_of_two, args=(rank, port, tmp_path / "two")) for rank in ("0", "1")]
-    for child in children:
-        child.start()
-    _each_way(tmp_path / "one")
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0]
+    with_two_processes(_each_way, tmp_path)
     for name in ("trades", "wca", "pni"):
-        one, two = _tensors(tmp_path / "one" / name), _tensors(tmp_path / "two" / name)
+        one, two = tensors(tmp_path / "one" / name), tensors(tmp_path / "two" / name)
         for key in one:
             torch.testing.assert_close(one[key], two[key], rtol=0, atol=1e-5, msg=f"{name}: {key}")
 
@@ -210,15 +199,6 @@ def _each_way(folder: Path) -> None:
     for name in ("trades", "wca", "pni"):
         make, options = CASES[name]
         train(make(), digits(), Training(epochs=2, batch_size=7), run_dir=folder / name, device="cpu", **options)
-
-
-def _one_of_two(rank: str, port: str, folder: Path) -> None:
-    import os
-
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ.update(place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"})
-    torch.set_num_threads(1)
-    _each_way(folder)
 
 
 def test_an_objective_of_a_kind_of_noise_has_its_name() -> None:
