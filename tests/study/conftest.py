@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from noiseopt.data import load
 from noiseopt.study.create import create
 from noiseopt.study.folder import Study
 from noiseopt.study.recipe import StudyRecipe
+from noiseopt.study.server import Desk, create_app
 from noiseopt.study.store import Store
+from tests.study.visits import ORIGIN, Clock
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -183,3 +186,34 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def desk(study: Study, store: Store, clock: Clock) -> Desk:
+    return Desk(study, store, dry_run=False, now=clock)
+
+
+@pytest.fixture
+def client(desk: Desk) -> TestClient:
+    return TestClient(create_app(desk), base_url=ORIGIN, follow_redirects=False)
+
+
+@pytest.fixture
+def serving(make_study: Callable[..., Study], tmp_path: Any) -> Iterator[Callable[..., tuple[TestClient, Store]]]:
+    """A client of a study with other values."""
+    stores: list[Store] = []
+
+    def make(*, dry_run: bool = False, **changes: Any) -> tuple[TestClient, Store]:
+        made = make_study(**changes)
+        stores.append(Store(f"sqlite:///{tmp_path}/{len(stores)}.sqlite", study=made.hash, places=made.places))
+        app = create_app(Desk(made, stores[-1], dry_run=dry_run))
+        return TestClient(app, base_url=ORIGIN, follow_redirects=False), stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
