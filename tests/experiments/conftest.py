@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from noiseopt.experiments.events import Event
 from noiseopt.experiments.recipe import Recipe, load
+from noiseopt.experiments.run import Outcome
+from tests.experiments.running import run
 
 TINY = """
 name: tiny
@@ -82,3 +85,12 @@ def changed(tiny_file: Path) -> Callable[..., Recipe]:
         return load(tiny_file)
 
     return change
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Outcome, list[Event]]:
+    """A whole run, to be looked at and not touched."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "tiny.yaml").write_text(TINY.replace("images", str(images)), encoding="utf-8")
+    outcome, events = run(load(folder / "tiny.yaml"), folder, command="noiseopt evaluate tiny.yaml")
+    return folder, outcome, events

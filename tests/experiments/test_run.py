@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from filelock import FileLock
 from safetensors.torch import load_file
 
 from noiseopt import checkpoint
@@ -17,43 +13,12 @@ from noiseopt.attacks import FGSM, Transfer
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
 from noiseopt.experiments import work
-from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Note, Planned
+from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Planned
 from noiseopt.experiments.recipe import Recipe, from_run
 from noiseopt.experiments.run import Outcome, Runner
-from noiseopt.experiments.store import Store
 from noiseopt.models import build
 from noiseopt.train import Epoch
-
-MODELS = {("MLP", 0), ("MLP+", 0), ("MLPN", 0), ("surrogate", 1000)}
-
-
-def models(folder: Path) -> dict[tuple[str, int], Path]:
-    """(label, seed) → folder, as run.json says."""
-    about = json.loads((folder / "tiny" / "run.json").read_text())
-    return {(m["label"], m["seed"]): (folder / "tiny" / m["folder"]).resolve() for m in about["models"]}
-
-
-def run(recipe: Recipe, folder: Path, **options: Any) -> tuple[Outcome, list[Event]]:
-    events: list[Event] = []
-    stages = {name: options.pop(name) for name in ("training", "measuring", "seeds") if name in options}
-    runner = Runner(recipe, runs_dir=folder, device="cpu", listener=events.append, **options)
-    return runner.run(**stages), events
-
-
-def records(folder: Path) -> list[Record]:
-    return Store(folder / "tiny" / "records.jsonl").records
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Outcome, list[Event]]:
-    """A whole run, to be looked at and not touched."""
-    from noiseopt.experiments.recipe import load
-    from tests.experiments.conftest import TINY
-
-    folder = tmp_path_factory.mktemp("done")
-    (folder / "tiny.yaml").write_text(TINY.replace("images", str(images)), encoding="utf-8")
-    outcome, events = run(load(folder / "tiny.yaml"), folder, command="noiseopt evaluate tiny.yaml")
-    return folder, outcome, events
+from tests.experiments.running import MODELS, models, records, run
 
 
 def test_a_run_leaves_what_the_report_reads(done: tuple[Path, Outcome, list[Event]]) -> None:
@@ -126,90 +91,6 @@ def test_the_run_tells_what_it_does(done: tuple[Path, Outcome, list[Event]]) -> 
         ended = [e.title for e in events if isinstance(e, Ended) and e.kind == kind]
         assert began == ended
         assert len(ended) == count
-
-
-def test_what_is_done_is_not_done_again(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tiny, tmp_path)
-    folders = (tmp_path / "tiny", tmp_path / "models")
-    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(work, "evaluate", None)  # would fail if it were called
-    monkeypatch.setattr(work, "train", None)
-    outcome, events = run(tiny, tmp_path)
-    assert (outcome.trained, outcome.measured, outcome.failures) == (0, 0, {})
-    assert not any(isinstance(e, EpochDone | Failed | Note) for e in events)
-    for path, content in before.items():
-        assert path.name == "run.json" or path.read_bytes() == content
-
-
-class Interrupt:
-    """Raises KeyboardInterrupt at the n-th event of a kind."""
-
-    def __init__(self, kind: type, count: int) -> None:
-        self.kind, self.left = kind, count
-
-    def __call__(self, event: Event) -> None:
-        self.left -= isinstance(event, self.kind)
-        if self.left == 0:
-            self.left = -1
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(("kind", "count"), [(EpochDone, 1), (EpochDone, 4), (Began, 3), (Began, 9), (Ended, 12)])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
-    tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]], kind: type, count: int
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        Runner(tiny, runs_dir=tmp_path, device="cpu", listener=Interrupt(kind, count)).run()
-    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["seconds"] is None
-    outcome, _ = run(tiny, tmp_path)
-    assert outcome.failures == {}
-    assert records(tmp_path) == records(done[0])
-    for name in MODELS:
-        ours, theirs = (checkpoint.load(models(f)[name] / "checkpoint.safetensors")[0] for f in (tmp_path, done[0]))
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["seconds"] > 0
-
-
-def test_a_torn_record_is_measured_again(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
-    run(tiny, tmp_path)
-    path = tmp_path / "tiny" / "records.jsonl"
-    path.write_bytes(path.read_bytes()[:-30])
-    outcome, events = run(tiny, tmp_path)
-    assert outcome.measured == 1
-    assert any(isinstance(e, Note) and "torn" in e.text for e in events)
-    assert records(tmp_path) == records(done[0])
-
-
-def test_a_changed_recipe_keeps_what_still_holds_and_sets_the_rest_aside(
-    tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
-) -> None:
-    run(tiny, tmp_path)
-    outcome, events = run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path)
-    assert (outcome.trained, outcome.measured) == (1, 10)
-    assert any(isinstance(e, Note) and "10 numbers of another recipe" in e.text for e in events)
-    assert len(records(tmp_path)) == 25
-    assert len(Store(tmp_path / "tiny" / "set-aside" / "records.jsonl")) == 10
-    assert len(list((tmp_path / "models").glob("*/checkpoint.safetensors"))) == 5  # every one that was trained
-
-
-def test_training_and_measuring_apart(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
-    with pytest.raises(UserError, match=r"surrogate, seed 1000 must be trained .*0 of 1 epochs.*noiseopt train"):
-        run(tiny, tmp_path, training=False)
-    outcome, _ = run(tiny, tmp_path, measuring=False)
-    assert (outcome.trained, outcome.measured) == (4, 0)
-    assert records(tmp_path) == []
-    outcome, _ = run(tiny, tmp_path, training=False)
-    assert (outcome.trained, outcome.measured) == (0, 25)
-    assert records(tmp_path) == records(done[0])
-
-
-def test_measuring_needs_the_models_of_this_recipe(
-    tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
-) -> None:
-    run(tiny, tmp_path)
-    with pytest.raises(UserError, match=r"MLP\+, seed 0 must be trained"):
-        run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path, training=False)
-    assert len(records(tmp_path)) == 25  # nothing was moved
 
 
 def test_one_failure_leaves_the_others(changed: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -323,63 +204,6 @@ def test_a_surrogate_with_batch_normalisation_stays_as_it_was_trained(
     assert found == [trained] * 10
 
 
-def test_copies_that_a_crash_left_behind_the_checkpoint_are_written_again(tiny: Recipe, tmp_path: Path) -> None:
-    run(tiny, tmp_path, measuring=False)
-    model = models(tmp_path)[("MLPN", 0)]
-    curves = (model / "curves.jsonl").read_bytes()
-    (model / "sigma.safetensors").unlink()
-    (model / "curves.jsonl").write_text("")
-    os.utime(model / "curves.jsonl", (0, 0))
-    run(tiny, tmp_path, measuring=False)
-    assert (model / "curves.jsonl").read_bytes() == curves
-    assert (model / "sigma.safetensors").exists()
-
-
-def test_some_seeds_of_a_recipe_are_run_in_the_same_folder(changed: Callable[..., Recipe], tmp_path: Path) -> None:
-    recipe = changed(("seeds: [0]", "seeds: [0, 1, 2]"))
-    outcome, events = run(recipe, tmp_path, seeds=[1])
-    assert (outcome.trained, outcome.measured) == (4, 25)
-    assert isinstance(events[0], Planned)
-    assert (events[0].trainings, events[0].measurements) == (4, 25)
-    outcome, events = run(recipe, tmp_path, seeds=[0])
-    assert (outcome.trained, outcome.measured) == (3, 25)
-    assert not any(isinstance(e, Note) for e in events)  # nothing was set aside
-    assert {r.model_seed for r in records(tmp_path)} == {0, 1}
-    outcome, _ = run(recipe, tmp_path)
-    assert (outcome.trained, outcome.measured) == (3, 25)
-    with pytest.raises(UserError, match="seeds 0, 1, 2; got 3"):
-        run(recipe, tmp_path, seeds=[3])
-
-
-def test_a_model_that_another_noiseopt_trains_is_waited_for(tiny: Recipe, tmp_path: Path) -> None:
-    run(tiny, tmp_path, measuring=False)
-    folder = models(tmp_path)[("MLP", 0)]
-    (folder / "curves.jsonl").unlink()  # so that there is something left to do
-    held, noticed = threading.Event(), threading.Event()
-    events: list[Event] = []
-
-    def other() -> None:
-        with FileLock(folder / ".lock"):
-            held.set()
-            noticed.wait(60)
-            events.append(Note("released"))
-
-    def listener(event: Event) -> None:
-        events.append(event)
-        if isinstance(event, Note):
-            noticed.set()
-
-    holder = threading.Thread(target=other)
-    holder.start()
-    held.wait(60)
-    Runner(tiny, runs_dir=tmp_path, device="cpu", listener=listener).run(measuring=False)
-    holder.join()
-    notes = [e.text for e in events if isinstance(e, Note)]
-    assert notes == ["MLP, seed 0: another noiseopt trains it; waiting for that", "released"]
-    assert isinstance(events[-1], Ended)
-    assert (folder / "curves.jsonl").exists()
-
-
 def test_a_recipe_is_not_named_as_the_folder_of_models(changed: Callable[..., Recipe], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rename it"):
         run(changed(("name: tiny", "name: models")), tmp_path)
@@ -389,13 +213,3 @@ def test_a_recipe_is_not_named_as_the_folder_of_models(changed: Callable[..., Re
 def test_a_device_is_tried_before_anything_else(tiny: Recipe, tmp_path: Path, device: str) -> None:
     with pytest.raises(UserError, match="--device"):
         Runner(tiny, runs_dir=tmp_path, device=device)
-
-
-def test_a_damaged_checkpoint_is_named(tiny: Recipe, tmp_path: Path) -> None:
-    run(tiny, tmp_path, measuring=False)
-    path = models(tmp_path)[("MLPN", 0)] / "checkpoint.safetensors"
-    raw = bytearray(path.read_bytes())
-    raw[-5] ^= 1
-    path.write_bytes(bytes(raw))
-    with pytest.raises(UserError, match=f"{path.parent.name}.* is damaged.*remove it"):
-        run(tiny, tmp_path)
