@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 
 from noiseopt.experiments.store import Store
+from tests.cli.common import Invoke, last_line
 from tests.experiments.conftest import TINY
-from tests.test_cli import here, invoke, last_line  # noqa: F401 (fixtures)
 
-Invoke = Callable[..., tuple[int, str, str]]
 QUICK = ("--steps", "4", "--queries", "5", "--votes", "9", "--subset", "8", "--draws", "1,3", "--workers", "1")
 PLANTED = """
 from torch import nn
@@ -29,7 +27,7 @@ ROWS = "  - {label: Masked, model: 'planted:Masked'}\nsurrogate:"
 
 
 @pytest.fixture
-def run(here: Path, invoke: Invoke) -> Path:  # noqa: F811
+def run(here: Path, invoke: Invoke) -> Path:
     """Three small networks and a masked one, trained."""
     (here / "planted.py").write_text(PLANTED)
     (here / "tiny.yaml").write_text(TINY.replace("surrogate:", ROWS, 1).replace("epochs: 2", "epochs: 8"))
@@ -38,7 +36,7 @@ def run(here: Path, invoke: Invoke) -> Path:  # noqa: F811
     return here / "runs" / "tiny"
 
 
-def test_an_audit_ends_with_its_verdict(run: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_an_audit_ends_with_its_verdict(run: Path, invoke: Invoke) -> None:
     status, out, err = invoke("audit", "tiny", *QUICK, "--row", "MLP", "--row", "MLP+")
     assert status == 0
     assert "Next: noiseopt report runs/tiny" in out
@@ -57,7 +55,7 @@ def test_an_audit_ends_with_its_verdict(run: Path, invoke: Invoke) -> None:  # n
     assert "✗ masking" in page
 
 
-def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:
     def attacks(*more: str) -> list[tuple[str, object]]:
         status, out, err = invoke("audit", "tiny", *QUICK, "--json", *more)
         assert status == 3, err
@@ -73,7 +71,7 @@ def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Inv
     assert ours == {m["model"]: m["cell"] for m in told}
 
 
-def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:
     status, out, _ = invoke("audit", "tiny", *QUICK, "--json", "--row", "Masked", "--row", "MLP")
     assert status == 3
     told = json.loads(out)
@@ -98,14 +96,14 @@ MISTAKES = [
 ]
 
 
-def test_mistakes_are_one_line_and_status_2(run: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_mistakes_are_one_line_and_status_2(run: Path, invoke: Invoke) -> None:
     for line, message in MISTAKES:
         status, _, err = invoke(*line.split())
         assert status == 2, line
         assert message in last_line(err)
 
 
-def test_a_model_that_is_not_trained_is_named(here: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_a_model_that_is_not_trained_is_named(here: Path, invoke: Invoke) -> None:
     assert invoke("train", "tiny.yaml")[0] == 0
     about = json.loads((here / "runs" / "tiny" / "run.json").read_text())
     folder = next(m["folder"] for m in about["models"] if m["label"] == "MLPN")
@@ -115,7 +113,7 @@ def test_a_model_that_is_not_trained_is_named(here: Path, invoke: Invoke) -> Non
     assert "MLPN, seed 0 must be trained first" in last_line(err)
 
 
-def test_certificates_are_printed_and_kept(run: Path, invoke: Invoke) -> None:  # noqa: F811
+def test_certificates_are_printed_and_kept(run: Path, invoke: Invoke) -> None:
     status, out, _ = invoke("certify", "tiny", "--sigma", "0.2", "--draws", "100", "--row", "MLP", "--json")
     assert status == 0
     records = json.loads(out)["models"]
@@ -126,7 +124,7 @@ def test_certificates_are_printed_and_kept(run: Path, invoke: Invoke) -> None:  
     assert "Certificates" in (run / "report.html").read_text()
 
 
-def test_help_fits_80_columns_and_teaches_by_example(invoke: Invoke) -> None:  # noqa: F811
+def test_help_fits_80_columns_and_teaches_by_example(invoke: Invoke) -> None:
     for command in ("audit", "certify"):
         status, out, _ = invoke(command, "--help")
         assert status == 0
