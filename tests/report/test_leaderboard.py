@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,17 @@ def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None
     assert (output.parent / picture).read_bytes().startswith(b"\x89PNG")
     again = write_leaderboard(tmp_path / "results", tmp_path / "again.md", command="made by a test")
     assert again.read_text() == page
+
+
+def test_what_is_published_beside_a_board_and_not_audited_is_named_and_not_ranked(tmp_path: Path) -> None:
+    publish(run_in(tmp_path), tmp_path / "results")
+    settings = shutil.copytree(tmp_path / "results" / "leaderboard-made-up", tmp_path / "results" / "settings")
+    shutil.rmtree(settings / "audit")
+    about = (settings / "run.json").read_text()
+    (settings / "run.json").write_text(about.replace('"leaderboard-made-up"', '"settings"'))
+    page = write_leaderboard(tmp_path / "results", tmp_path / "page.md", command="a test").read_text()
+    assert "Published beside them and not audited, so not ranked: settings." in page
+    assert len(re.findall(r"^## ", page, re.M)) == 1
 
 
 def test_two_seeds_decide_nothing(tmp_path: Path) -> None:

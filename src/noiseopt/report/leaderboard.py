@@ -59,8 +59,13 @@ def render(sources: Sequence[Source], *, folder: str, command: str) -> tuple[str
         _HOW,
     ]
     pictures: dict[str, bytes] = {}
+    beside = [name for name, (_, board) in boards.items() if not any(row.audited.known for row in board.rows)]
     for name, (source, board) in boards.items():
+        if name in beside:
+            continue
         parts += [f"## {source.layout.title or name}\n", *_section(source, board, pictures)]
+    if beside:
+        parts.append(f"Published beside them and not audited, so not ranked: {', '.join(beside)}.\n")
     return "\n".join(parts).rstrip() + "\n", pictures
 
 

@@ -76,10 +76,20 @@ def _panel(axes: Axes, title: str, rows: Sequence[Standing], named: Sequence[Sta
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    # By the means: one wide interval, cut by the frame, would press all others together.
+    placed = [row for row in rows if row.placed]
+    axes.set_xlim(*_around([row.clean.mean for row in placed]))
+    axes.set_ylim(*_around([row.audited.mean for row in placed]))
     axes.set_xlabel("clean accuracy", loc="right", labelpad=2)
     axes.set_title(f"{title}: audited accuracy", loc="left", fontsize=12, pad=10)
     name_in_margin(axes, {row.label: (row.clean.mean, row.audited.mean, _style(row.kind)[0]) for row in named})
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis of shares, with room beside the outermost."""
+    low, high = min(values), max(values)
+    room = max(0.1 * (high - low), 0.01)
+    return max(0.0, low - room), min(1.0, high + room)
 
 
 def _legend(axes: Axes, kinds: Sequence[str]) -> None:
