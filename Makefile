@@ -46,6 +46,8 @@ BOARDS ?= leaderboard-mlp leaderboard-cnn leaderboard-lenet leaderboard-cifar10
 leaderboard: $(STAMP)
 	$(BIN)/noiseopt reproduce leaderboard-mlp-settings
 	$(BIN)/noiseopt publish runs/leaderboard-mlp-settings results/leaderboard
+	$(BIN)/noiseopt search leaderboard-mlp --row "fixed 1.0" --trials 40 --highest 12
+	cp runs/leaderboard-mlp-search/fixed-1-0/best.yaml results/leaderboard/search-mlp.yaml
 	for board in $(BOARDS); do \
 	  $(BIN)/noiseopt reproduce $$board && { $(BIN)/noiseopt audit runs/$$board --seeds 0,1,2 || [ $$? -eq 3 ]; } && \
 	  $(BIN)/noiseopt publish runs/$$board results/leaderboard && \

@@ -71,6 +71,19 @@ def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Inv
     assert ours == {m["model"]: m["cell"] for m in told}
 
 
+def test_rows_that_share_a_network_are_audited_under_their_own_names(here: Path, invoke: Invoke) -> None:
+    twin = "  - {label: Twin, model: mlp, options: {hidden: [8]}}\nsurrogate:"
+    (here / "tiny.yaml").write_text(TINY.replace("surrogate:", twin, 1))
+    assert invoke("train", "tiny.yaml")[0] == 0
+    status, out, err = invoke("audit", "tiny", *QUICK, "--json", "--row", "MLP", "--row", "Twin")
+    assert status in (0, 3), err
+    one, other = json.loads(out)["models"]
+    assert (one["model"], other["model"]) == ("MLP", "Twin")
+    assert one["audited"] == other["audited"]
+    kept = json.loads((here / "runs/tiny/audit/audit.json").read_text())["models"]
+    assert len({m["cell"] for m in kept}) == 1
+
+
 def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:
     status, out, _ = invoke("audit", "tiny", *QUICK, "--json", "--row", "Masked", "--row", "MLP")
     assert status == 3

@@ -13,39 +13,31 @@ from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Measurement, Training
 from noiseopt.experiments.events import Died, Ended, Event, Failed
 from noiseopt.experiments.grid import Grid, Outcome, effort
+from noiseopt.experiments.messages import Broken, Done, Message, Over, Task
 from noiseopt.experiments.planning import plan
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.store import Store
-from noiseopt.experiments.work import Broken, Cell, Done, Message, Over, Task, key
+from noiseopt.experiments.work import Cell, key
 from noiseopt.train import Epoch
+from tests.experiments.crews import Player
 from tests.experiments.test_cells import parts
 
 Play = Callable[["Crew", Task], Iterator[Message]]
 
 
-class Crew:
-    """Runs what is started, one task at each `attend`, the oldest first, as `play` says."""
+class Crew(Player):
+    """Runs cells as a test's function says."""
 
-    tries = 3
-
-    def __init__(self, cells: list[Cell], play: Play, *, size: int = 1) -> None:
-        self.cells, self.play, self.size = {key(cell): cell for cell in cells}, play, size
-        self.started: list[list[Cell]] = []
-        self._tasks: list[Task] = []
+    def __init__(self, cells: list[Cell], as_said: Play, *, size: int = 1) -> None:
+        super().__init__(size=size)
+        self.cells, self._as_said = {key(cell): cell for cell in cells}, as_said
 
     @property
-    def running(self) -> int:
-        return len(self._tasks)
+    def started(self) -> list[list[Cell]]:
+        return [[self.cells[name] for name in task.cells] for task in self.tasks]
 
-    def start(self, task: Task) -> None:
-        assert self.running < self.size
-        self._tasks.append(task)
-        self.started.append([self.cells[name] for name in task.cells])
-
-    def attend(self, tell: Callable[[Task, Message], None]) -> None:
-        task = self._tasks.pop(0)
-        for message in self.play(self, task):
-            tell(task, message)
+    def play(self, task: Task) -> list[Message]:
+        return list(self._as_said(self, task))
 
     def done(self, name: str) -> Done:
         cell = self.cells[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,22 +12,10 @@ from noiseopt.audit.settings import Auditing
 from noiseopt.audit.verdict import Verdict
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
+from noiseopt.experiments.cells import Trained
 from noiseopt.experiments.executors import Crew
-from noiseopt.experiments.work import Broken, Done, Message, Over, Progressed, Setting, Task, Tell, Worker
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained model of a run."""
-
-    label: str
-    seed: int
-    cell: str
-    """The hash of what it is: of another recipe it is another."""
-
-    @property
-    def title(self) -> str:
-        return f"{self.label}, seed {self.seed}"
+from noiseopt.experiments.messages import Broken, Done, Message, Over, Progressed, Task, Tell
+from noiseopt.experiments.work import Setting, Worker, one_by_one
 
 
 @dataclass(frozen=True)
@@ -52,20 +39,13 @@ class Inspector:
         self.setting = setting
         self._worker = worker
         self._images = test_images(worker, setting.images)
-        self._networks = {cell.hash: cell for cell in worker.cells.networks}
+        self._networks = {network.title: network for network in worker.cells.networks}
 
     def run(self, task: Task, tell: Tell) -> None:
-        for name in task.cells:
-            clock = time.perf_counter()
-            try:
-                verdict = self._audit(name, tell)
-            except Exception as error:
-                tell(Broken.by(error, name))
-            else:
-                tell(Done(name, verdict, time.perf_counter() - clock))
+        one_by_one(task, tell, lambda title: self._audit(title, tell))
 
-    def _audit(self, name: str, tell: Tell) -> Verdict:
-        network, setting = self._networks[name], self.setting
+    def _audit(self, title: str, tell: Tell) -> Verdict:
+        network, setting = self._networks[title], self.setting
         return audit(
             self._worker.models[network],
             self._images,
@@ -74,7 +54,7 @@ class Inspector:
             label=network.label,
             model_seed=network.seed,
             batch_size=setting.batch_size,
-            progress=lambda at: tell(Progressed(name, at)),
+            progress=lambda at: tell(Progressed(title, at)),
         )
 
 
@@ -86,42 +66,42 @@ def test_images(worker: Worker, images: int | None) -> Dataset:
 
 
 def inspect(
-    subjects: Sequence[Subject],
+    networks: Sequence[Trained],
     crew: Crew,
     *,
-    keep: Callable[[Subject, Verdict], None],
-    progress: Callable[[Subject, Progress | None], None],
+    keep: Callable[[Trained, Verdict], None],
+    progress: Callable[[Trained, Progress | None], None],
 ) -> list[Verdict]:
-    """Audit them all; the verdicts in the subjects' order. `keep` is given each as soon as there is one, and
-    `progress` None then.
+    """Audit them all; the verdicts in their order. `keep` is given each as soon as there is one, and `progress` None
+    then.
 
-    Raises what auditing a model raised, and UserError where a model ends its worker `crew.tries` times.
+    Raises what auditing a network raised, and UserError where one ends its worker `crew.tries` times.
     """
-    by_cell = {subject.cell: subject for subject in subjects}
+    by_title = {network.title: network for network in networks}
     verdicts: dict[str, Verdict] = {}
-    waiting = deque(by_cell)
+    waiting = deque(by_title)
     deaths: Counter[str] = Counter()
 
     def hear(task: Task, message: Message) -> None:
-        (name,) = task.cells
+        (title,) = task.cells
         match message:
             case Progressed(at=Progress() as at):
-                progress(by_cell[name], at)
+                progress(by_title[title], at)
             case Done(result=Verdict() as verdict):
-                verdicts[name] = verdict
-                keep(by_cell[name], verdict)
-                progress(by_cell[name], None)
+                verdicts[title] = verdict
+                keep(by_title[title], verdict)
+                progress(by_title[title], None)
             case Broken():
                 raise message.exception()
-            case Over() if name not in verdicts:
-                deaths[name] += 1
-                if deaths[name] >= crew.tries:
-                    rule = f"{by_cell[name].title}: a worker must live until its audit is done"
+            case Over() if title not in verdicts:
+                deaths[title] += 1
+                if deaths[title] >= crew.tries:
+                    rule = f"{title}: a worker must live until its audit is done"
                     raise UserError(rule, got=message.reason, fix="free memory, or use fewer --workers; then go on")
-                waiting.appendleft(name)
+                waiting.appendleft(title)
 
     while waiting or crew.running:
         while waiting and crew.running < crew.size:
             crew.start(Task((waiting.popleft(),)))
         crew.attend(hear)
-    return [verdicts[subject.cell] for subject in subjects]
+    return [verdicts[title] for title in by_title]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseopt.audit.crew import Inspection, Inspector, Subject, inspect, test_images
+from noiseopt.audit.crew import Inspection, Inspector, inspect, test_images
 from noiseopt.audit.running import Progress
 from noiseopt.audit.settings import Auditing
 from noiseopt.audit.verdict import Verdict
@@ -16,6 +16,7 @@ from noiseopt.checkpoint import write_atomically
 from noiseopt.concepts import Record
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
+from noiseopt.experiments.cells import Trained
 from noiseopt.experiments.executors import InProcess, Processes
 from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.models import ModelFolder
@@ -66,8 +67,8 @@ class Audited:
         """Of the recipe's evaluation."""
         return self._worker.recipe.evaluation.seed
 
-    def subjects(self, rows: Sequence[str], seeds: Collection[int] | None) -> list[Subject]:
-        """The models of these rows (none: all) and of these seeds (None: the first).
+    def networks(self, rows: Sequence[str], seeds: Collection[int] | None) -> list[Trained]:
+        """Those of these rows (none: all) and of these seeds (None: the first).
 
         Raises UserError where there is no such row or seed, or a model is not trained.
         """
@@ -90,25 +91,25 @@ class Audited:
                 if done < need.epochs:
                     rule, got = f"{need.title} must be trained first", f"{done} of {need.epochs} epochs"
                     raise UserError(rule, got=got, fix="run `noiseopt train` with its recipe")
-        return [Subject(cell.label, cell.seed, cell.hash) for cell in cells]
+        return cells
 
     def audit(
         self,
-        subjects: Sequence[Subject],
+        networks: Sequence[Trained],
         settings: Auditing,
         *,
         executor: InProcess | Processes,
         batch_size: int,
-        progress: Callable[[Subject, Progress | None], None],
+        progress: Callable[[Trained, Progress | None], None],
     ) -> list[Verdict]:
-        """Audit models, as many at once as `executor` has workers; the verdicts in the order of `subjects`.
+        """Audit models, as many at once as `executor` has workers; the verdicts in the order of `networks`.
 
-        Each model's Records and its part of audit.json are on the disk as soon as its audit is over, and `progress` is
+        Each one's Records and its part of audit.json are on the disk as soon as its audit is over, and `progress` is
         given None then.
         """
 
-        def keep(subject: Subject, verdict: Verdict) -> None:
-            entry = {**verdict.as_dict(), "cell": subject.cell, "command": self._command}
+        def keep(network: Trained, verdict: Verdict) -> None:
+            entry = {**verdict.as_dict(), "cell": network.hash, "command": self._command}
             self._keep(verdict.records, AUDIT, entry, of=("model", "model_seed"))
 
         common = vars(self._worker.setting)
@@ -117,13 +118,13 @@ class Audited:
         )
         inspector = Inspector(inspection, self._worker)
         with RunFolder(self.path).open(), executor.open(inspector) as crew:
-            return inspect(subjects, crew, keep=keep, progress=progress)
+            return inspect(networks, crew, keep=keep, progress=progress)
 
     def certify(
-        self, subject: Subject, settings: Certifying, *, batch_size: int, progress: Callable[[int, int], None]
+        self, network: Trained, settings: Certifying, *, batch_size: int, progress: Callable[[int, int], None]
     ) -> tuple[Certificates, list[Record]]:
         """Certify one model; its Records are on the disk when this returns."""
-        model = self._worker.models[next(c for c in self._worker.cells.networks if c.hash == subject.cell)]
+        model = self._worker.models[network]
         with RunFolder(self.path).open():
             options: dict[str, Any] = {"folder": self.path, "batch_size": batch_size, "progress": progress}
             found = certify(model, self.images, settings, **options)
@@ -131,8 +132,8 @@ class Audited:
             records = []
             for record in found.records():
                 known = {
-                    "model": subject.label,
-                    "model_seed": subject.seed,
+                    "model": network.label,
+                    "model_seed": network.seed,
                     "column": "certified",
                     "protocol": "audit",
                     "recipe": digest([of_model, record.model_dump()]),
@@ -140,9 +141,9 @@ class Audited:
                 }
                 records.append(record.model_copy(update=known))
             entry = {
-                "model": subject.label,
-                "model_seed": subject.seed,
-                "cell": subject.cell,
+                "model": network.label,
+                "model_seed": network.seed,
+                "cell": network.hash,
                 "command": self._command,
                 "images": len(self.images),
                 "sigma": found.sigma,

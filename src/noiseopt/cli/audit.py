@@ -89,14 +89,14 @@ def audit(
         autoattack=autoattack,
         seed=audited.seed,
     )
-    subjects = audited.subjects(rows or [], counts("seeds", seeds) if seeds else None)
+    networks = audited.networks(rows or [], counts("seeds", seeds) if seeds else None)
     with shown(Console(stderr=True)) as listener:
         verdicts = audited.audit(
-            subjects,
+            networks,
             settings,
-            executor=suited(device, workers=workers, at_most=len(subjects)),
+            executor=suited(device, workers=workers, at_most=len(networks)),
             batch_size=_BATCH,
-            progress=lambda subject, at: listener.audited(subject.title, at),
+            progress=lambda network, at: listener.audited(network.title, at),
         )
     if as_json:
         _print_json([verdict.as_dict() for verdict in verdicts])
@@ -149,19 +149,19 @@ def certify(
     found: list[dict[str, Any]] = []
     table = Table("model", "seed", "radius", "certified accuracy")
     with shown(Console(stderr=True)) as listener:
-        for subject in audited.subjects(rows or [], counts("seeds", seeds) if seeds else None):
-            progress = partial(listener.certified, subject.title)
+        for network in audited.networks(rows or [], counts("seeds", seeds) if seeds else None):
+            progress = partial(listener.certified, network.title)
             try:
-                certificates, records = audited.certify(subject, settings, batch_size=_BATCH, progress=progress)
+                certificates, records = audited.certify(network, settings, batch_size=_BATCH, progress=progress)
             except UserError as error:  # of which model? A run has rows with noise on the images, and rows without
                 rule, _, fix = str(error).rpartition("; fix: ")
-                raise UserError(f"{subject.title}: {rule}", fix=f"{fix}; or choose rows with --row") from error
-            listener.over(subject.title)
+                raise UserError(f"{network.title}: {rule}", fix=f"{fix}; or choose rows with --row") from error
+            listener.over(network.title)
             found += [record.model_dump() for record in records]
             if not as_json:
                 abstained = int((certificates.predicted == -1).sum())
                 typer.echo(
-                    f"{subject.title}: σ = {certificates.sigma:.3g}, {draws:,} draws, wrong at most once in "
+                    f"{network.title}: σ = {certificates.sigma:.3g}, {draws:,} draws, wrong at most once in "
                     f"{1 / alpha:,.0f}; abstains on {abstained} of {len(certificates.predicted)} images"
                 )
             for record in records:

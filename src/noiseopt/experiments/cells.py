@@ -74,12 +74,20 @@ class Defended:
         return digest([self.row.defence.model_dump(), [part.hash for part in self.parts]])
 
     @property
+    def title(self) -> str:
+        return f"{self.label}, seed {self.seed}"
+
+    @property
     def trainings(self) -> tuple[Training, ...]:
         return tuple(training for part in self.parts for training in part.trainings)
 
     @property
     def noisy(self) -> bool:
         return self.row.defence.adds_noise or any(part.noisy for part in self.parts)
+
+
+Trained = Training | Defended
+"""What a row is, from one seed: a network that was trained, or what is made of such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +237,8 @@ class Plan:
     measurements: tuple[Measured, ...]
 
     @property
-    def networks(self) -> list[Training | Defended]:
-        """What the rows are, of every seed: trained, or made of such."""
+    def networks(self) -> list[Trained]:
+        """Of every row and seed."""
         trained = [cell for cell in self.trainings if isinstance(cell.network, Row)]
         every = [*(cell.row for cell in self.measurements), *trained]
         return list({(cell.label, cell.seed): cell for cell in every}.values())

@@ -12,8 +12,9 @@ from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Training
 from noiseopt.experiments.events import Died, Ended, Failed, Listener
 from noiseopt.experiments.executors import Crew
+from noiseopt.experiments.messages import Broken, Done, Message, Over, Progressed, Task
 from noiseopt.experiments.store import Store
-from noiseopt.experiments.work import Broken, Cell, Done, Message, Over, Progressed, Task, key
+from noiseopt.experiments.work import Cell, key
 from noiseopt.train import Epoch
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from noiseopt.data import Dataset, Split, load
 from noiseopt.errors import UserError
 from noiseopt.evaluate import evaluate
 from noiseopt.experiments.cells import Measured, Measurement, Share, Training
-from noiseopt.experiments.events import Began, EpochDone, Event, Note
+from noiseopt.experiments.events import Began, EpochDone, Note
+from noiseopt.experiments.messages import Broken, Done, Task, Tell
 from noiseopt.experiments.models import ModelFolder, TrainedModels
 from noiseopt.experiments.planning import build_network, chosen, divided, plan, training_arguments
 from noiseopt.experiments.pools import with_pools
@@ -50,66 +50,6 @@ class Setting:
         return Worker(self)
 
 
-@dataclass(frozen=True)
-class Task:
-    """Cells, by their keys, that one worker runs one after another: one training, or measurements."""
-
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A cell has its result."""
-
-    cell: str
-    result: object
-    """An Epoch or a Record; of an audit, its Verdict."""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """A cell is on its way; `at`: where, in words of its own kind."""
-
-    cell: str
-    at: object
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A cell raised an error; as text, since not every exception can be sent to another process."""
-
-    cell: str
-    error: str
-    users: bool
-    trace: str
-
-    @classmethod
-    def by(cls, error: Exception, cell: str) -> Broken:
-        """The cell that raised `error`."""
-        users = isinstance(error, UserError)
-        text = str(error) if users else "".join(traceback.format_exception_only(error)).strip()
-        return cls(cell, text, users, "".join(traceback.format_exception(error)))
-
-    def exception(self) -> Exception:
-        """What the worker's exception said, to be raised here."""
-        rule, _, fix = self.error.rpartition("; fix: ")
-        made = UserError(rule, fix=fix) if self.users else CellError(self.error)
-        made.add_note(self.trace)
-        return made
-
-
-@dataclass(frozen=True)
-class Over:
-    """A task has ended; cells of it of which nothing was told were lost, for this reason."""
-
-    reason: str = "its worker ended early"
-
-
-Message = Event | Done | Progressed | Broken | Over
-Tell = Callable[[Message], None]
-
-
 class Works(Protocol):
     """What executors need of a worker: what to make another of, and how it is told to work."""
 
@@ -119,10 +59,6 @@ class Works(Protocol):
 
     def run(self, task: Task, tell: Tell) -> None:
         """Do the task's cells, and tell what comes of each; raises nothing."""
-
-
-class CellError(Exception):
-    """A cell raised something that is no UserError: a bug, ours or of the user's own model."""
 
 
 def key(cell: Cell) -> str:
@@ -155,14 +91,7 @@ class Worker:
 
     def run(self, task: Task, tell: Tell) -> None:
         """Run the cells of `task`; whatever is wrong with one of them, the others can still be run."""
-        for name in task.cells:
-            clock = time.perf_counter()
-            try:
-                result = self._run(name, tell)
-            except Exception as error:
-                tell(Broken.by(error, name))
-            else:
-                tell(Done(name, result, time.perf_counter() - clock))
+        one_by_one(task, tell, lambda name: self._run(name, tell))
 
     def _run(self, name: str, tell: Tell) -> Epoch | Record:
         if name not in self._by_key:
@@ -239,6 +168,18 @@ class Worker:
             samples=cell.settings.samples,
         )
         return cell.complete(record)
+
+
+def one_by_one(task: Task, tell: Tell, run: Callable[[str], object]) -> None:
+    """Tell what `run` gives or raises for each of the cells."""
+    for name in task.cells:
+        clock = time.perf_counter()
+        try:
+            result = run(name)
+        except Exception as error:
+            tell(Broken.by(error, name))
+        else:
+            tell(Done(name, result, time.perf_counter() - clock))
 
 
 def perform(hire: Callable[[], Works], task: Task, tell: Tell) -> None:

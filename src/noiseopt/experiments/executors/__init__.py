@@ -17,7 +17,8 @@ from noiseopt.errors import UserError
 from noiseopt.experiments.executors.cluster import OnRay
 from noiseopt.experiments.executors.inprocess import InProcess
 from noiseopt.experiments.executors.processes import Processes
-from noiseopt.experiments.work import Message, Task, Worker, usable_device
+from noiseopt.experiments.messages import Message, Task
+from noiseopt.experiments.work import Worker, usable_device
 
 __all__ = ["Crew", "Executor", "InProcess", "OnRay", "Processes", "chosen", "cores", "suited"]
 

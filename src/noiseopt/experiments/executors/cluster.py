@@ -21,8 +21,9 @@ from filelock import FileLock, Timeout
 from noiseopt.checkpoint import write_atomically
 from noiseopt.errors import UserError
 from noiseopt.experiments.executors.node import Files, on_node, packed
+from noiseopt.experiments.messages import Message, Over, Task
 from noiseopt.experiments.models import ModelFolder
-from noiseopt.experiments.work import Cell, Message, Over, Task, Worker, key
+from noiseopt.experiments.work import Cell, Worker, key
 
 _RETRIES = 3
 

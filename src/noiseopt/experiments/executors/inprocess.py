@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from noiseopt.experiments.work import Message, Over, Task, Works, local_device
+from noiseopt.experiments.messages import Message, Over, Task
+from noiseopt.experiments.work import Works, local_device
 
 
 @dataclass(frozen=True)

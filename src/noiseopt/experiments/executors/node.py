@@ -18,8 +18,9 @@ import torch
 from noiseopt.data import Dataset
 from noiseopt.experiments.cells import Training
 from noiseopt.experiments.events import EpochDone
+from noiseopt.experiments.messages import Broken, Done, Message, Task
 from noiseopt.experiments.models import ModelFolder
-from noiseopt.experiments.work import Broken, Done, Message, Setting, Task, Worker, perform
+from noiseopt.experiments.work import Setting, Worker, perform
 
 # The checkpoint first: the others are copies of what it says, and may not be older.
 _FILES = ("checkpoint.safetensors", "curves.jsonl", "sigma.safetensors")

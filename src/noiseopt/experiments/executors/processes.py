@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
-from noiseopt.experiments.work import Message, Over, Setting, Task, Works, local_device, perform
+from noiseopt.experiments.messages import Message, Over, Task
+from noiseopt.experiments.work import Setting, Works, local_device, perform
 
 _SPAWN = multiprocessing.get_context("spawn")
 
