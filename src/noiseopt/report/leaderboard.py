@@ -24,8 +24,8 @@ _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Numbers
 are means over seeds ± half of the 95 % t-interval over them; a seed is one training, and all seeds are tested on the
 same images. One method *beats* another here if the two intervals of audited accuracy do not overlap, with three seeds
-at least, and its clean accuracy, to three digits, is not less. The best row of a kind is chosen on these same images,
-which flatters it a little.
+at least, and its clean accuracy, to three digits, is not less; compared are rows that were trained on the examples of
+the same adversary. The best row of a kind is chosen on these same images, which flatters it a little.
 """
 
 
@@ -119,11 +119,17 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
 
 
 def verdict(rows: Sequence[Standing]) -> Iterator[str]:
-    """What the comparison comes to, in sentences: learned against fixed noise, and the row that leads."""
-    best = {kind: highest(rows, kind) for kind in KINDS}
-    for kind, words in _RIVALS.items():
-        yield from _against(rows, best["learned"], best[kind], words)
-    known = [row for row in best.values() if row is not None]
+    """What the comparison comes to, in sentences: learned against fixed noise, and the row that leads.
+
+    Rows are compared with those that were trained on the examples of the same adversary.
+    """
+    for adversary in dict.fromkeys(row.adversary for row in rows):
+        same = [row for row in rows if row.adversary == adversary]
+        learned = highest(same, "learned")
+        for kind, words in _RIVALS.items():
+            for said in _against(same, learned, highest(same, kind), words):
+                yield f"**{adversary}.** {said}" if adversary else said
+    known = [row for kind in KINDS if (row := highest(rows, kind)) is not None]
     if known:
         top = max(row.audited.mean for row in known)
         leaders = [_place(row) for row in known if row.audited.mean == top]

@@ -32,12 +32,13 @@ ENOUGH = 3  # seeds without which nothing is decided
 class Standing:
     """One row: `by_column` has the recipe's columns under the strict protocol, noise on; `cost` is time / plain.
 
+    `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `masking`: check → on how many of the audited seeds it points to masking.
     """
 
     label: str
     kind: str
-    adversarial: bool
+    adversary: str
     clean: Estimate
     audited: Estimate
     by_column: Mapping[str, Estimate] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Standings:
 
     def group(self, *, adversarial: bool) -> list[Standing]:
         """The rows trained on adversarial examples, or those that were not."""
-        return [row for row in self.rows if row.adversarial is adversarial]
+        return [row for row in self.rows if bool(row.adversary) is adversarial]
 
 
 def standings(source: Source) -> Standings:
@@ -92,7 +93,7 @@ def standings(source: Source) -> Standings:
             Standing(
                 label=label,
                 kind=kind_of(row),
-                adversarial=is_adversarial(row, recipe),
+                adversary=adversary_of(row, recipe),
                 clean=by_column.get("clean") or estimate([]),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
                 by_column=by_column,
@@ -144,12 +145,22 @@ def kind_of(row: Mapping[str, Any]) -> str:
     return "allocation" if isinstance(sigma, list | dict) else "fixed"
 
 
-def is_adversarial(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Was the row trained on adversarial examples, or one that it goes on after or is made of? `recipe`: by label."""
-    if row.get("adversary") is not None or row.get("pool") is not None:
-        return True
+def adversary_of(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]) -> str:
+    """What attacks the images that the row was trained on, or those that it goes on after or is made of.
+
+    Rows of the same name are partners of the same adversarial training, whatever share of the images is attacked.
+    `recipe`: by label.
+    """
+    names = [_attack(mapping(row[key])) for key in ("adversary", "pool") if row.get(key) is not None]
     earlier = [*(row.get("of") or []), *([row["after"]] if row.get("after") else [])]
-    return any(is_adversarial(recipe[label], recipe) for label in earlier if label in recipe)
+    names += [adversary_of(recipe[label], recipe) for label in earlier if label in recipe]
+    return " and ".join(dict.fromkeys(filter(None, names)))
+
+
+def _attack(settings: Mapping[str, Any]) -> str:
+    name = "TRADES" if settings.get("loss") == "trades" else str(settings.get("attack", "?")).upper().replace("_", " ")
+    name += f"-{settings['steps']}" if settings.get("steps") else ""
+    return name + (f", {255 * float(settings['eps']):.3g}/255" if settings.get("eps") else "")
 
 
 def front(rows: Iterable[Standing]) -> list[Standing]:

@@ -1,0 +1,142 @@
+"""The standings of a leaderboard: what a row is, who beats whom, which audits count; from files made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noiseopt.report.audit import audit_view
+from noiseopt.report.pareto import edge
+from noiseopt.report.sources import read
+from noiseopt.report.standings import Standing, adversary_of, beats, front, kind_of, standings
+from noiseopt.report.statistics import Estimate
+from tests.report.boards import ROWS, entry, run_in, standing
+
+
+def test_what_a_row_does_about_noise() -> None:
+    kinds = [kind_of(row) for row in ROWS.values()]
+    assert kinds == ["none", "fixed", "allocation", "learned", "paper", "none"]
+    assert kind_of({"noise": {"sigma": {"hidden1": 1}}}) == "allocation"
+    assert kind_of({"noise": {"kind": "pixels"}}) == "learned"
+
+
+def test_one_beats_another_by_intervals_apart_and_no_less_clean_accuracy() -> None:
+    low, high = standing(0.97, 0.30, 0.31, 0.32), standing(0.97, 0.40, 0.41, 0.42)
+    assert beats(high, low)
+    assert not beats(low, high)
+    assert not beats(standing(0.97, 0.32, 0.33, 0.34), low)  # the intervals overlap
+    assert not beats(standing(0.96, 0.40, 0.41, 0.42), low)  # it costs clean accuracy
+    assert beats(standing(0.9697, 0.40, 0.41, 0.42), low)  # which nobody would see
+    assert not beats(standing(0.97, 0.40, 0.41), low)  # two seeds
+
+
+points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.booleans()), max_size=12)
+
+
+@given(points)
+def test_the_front_has_what_nothing_is_better_than(found: list[tuple[int, int, bool]]) -> None:
+    rows = [standing(x / 10, y / 10, masking={"slope": 1} if masked else {}) for x, y, masked in found]
+    leading = front(rows)
+    honest = [row for row in rows if not row.masking]
+    assert all(row in honest for row in leading)
+
+    def better(a: Standing, b: Standing) -> bool:
+        pairs = [(a.clean.mean, b.clean.mean), (a.audited.mean, b.audited.mean)]
+        return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+
+    for row in leading:
+        assert not any(better(other, row) for other in honest)
+    places = {(row.clean.mean, row.audited.mean) for row in leading}
+    for row in honest:
+        covered = (row.clean.mean, row.audited.mean) in places
+        assert covered or any(better(other, row) for other in leading)
+
+
+def test_standings_are_means_over_seeds_of_audits_and_records(tmp_path: Path) -> None:
+    board = standings(read(run_in(tmp_path)))
+    rows = {row.label: row for row in board.rows}
+    assert list(rows) == list(ROWS)
+    assert board.seeds == (0, 1, 2)
+    assert board.images == 1000
+    assert rows["learned"].audited.mean == pytest.approx(0.401)
+    assert rows["learned"].audited.seeds == 3
+    assert rows["learned"].clean.mean == pytest.approx(0.7)
+    assert [row.label for row in board.group(adversarial=True)] == ["plain, FGSM"]
+    assert all(row.cost is None for row in board.rows)
+
+
+def test_an_audit_made_otherwise_is_left_out_and_named(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    path = run / "audit" / "audit.json"
+    found = json.loads(path.read_text())
+    found["models"][-1]["settings"]["eps"] = 0.5
+    path.write_text(json.dumps(found))
+    board = standings(read(run))
+    assert board.rows[-1].audited.seeds == 2
+    assert any("plain, FGSM, seed 2, was audited otherwise" in note for note in board.notes)
+
+
+def test_audits_of_networks_that_are_gone_do_not_count(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    about = json.loads((run / "run.json").read_text())
+    about["networks"] = [{"label": label, "seed": seed, "hash": f"{seed}abc"} for label in ROWS for seed in range(3)]
+    (run / "run.json").write_text(json.dumps(about))
+    found = json.loads((run / "audit" / "audit.json").read_text())
+    for audited in found["models"]:
+        audited["cell"] = "0abc" if audited["model"] == "learned" else f"{audited['model_seed']}abc"
+    found["models"].insert(0, entry("renamed", 7, 0.5, images=50))
+    (run / "audit" / "audit.json").write_text(json.dumps(found))
+    board = standings(read(run))
+    assert board.images == 1000
+    assert board.seeds == (0, 1, 2)
+    assert {row.label: row.audited.seeds for row in board.rows} == dict.fromkeys(ROWS, 3) | {"learned": 1}
+    assert any("2 audits of networks that the run no longer has" in note for note in board.notes)
+    notes: list[str] = []
+    shown = audit_view(run, list(ROWS), notes, about=about)
+    assert shown is not None
+    assert len(shown["models"]) == 3 * len(ROWS) - 2
+    assert notes == ["3 audits of networks that the run no longer has were left out: make them again"]
+
+
+def test_rows_made_of_others_inherit_how_those_were_trained() -> None:
+    recipe: dict[str, Any] = {
+        "a": {},
+        "b": {"adversary": {"attack": "fgsm", "eps": 25 / 255}},
+        "c": {"pool": {"attack": "sign_then_gradient", "eps": 0.4}, "after": "a"},
+        "d": {"of": ["a", "b", "c"], "defence": "committee"},
+        "e": {"after": "a"},
+    }
+    found = {label: adversary_of(row, recipe) for label, row in recipe.items()}
+    sign = "SIGN THEN GRADIENT, 102/255"
+    assert found == {"a": "", "b": "FGSM, 25/255", "c": sign, "d": f"FGSM, 25/255 and {sign}", "e": ""}
+    assert kind_of(recipe["d"]) == "made"
+
+
+def test_partners_of_one_adversary_have_one_name() -> None:
+    fgsm, pgd = {"attack": "fgsm", "eps": 25 / 255}, {"attack": "pgd", "eps": 25 / 255, "steps": 7}
+    assert adversary_of({"adversary": fgsm | {"loss": "mixed"}}, {}) == adversary_of({"adversary": fgsm}, {})
+    assert adversary_of({"adversary": pgd}, {}) == "PGD-7, 25/255"
+    assert adversary_of({"adversary": pgd | {"loss": "trades"}}, {}) == "TRADES-7, 25/255"
+
+
+def test_the_front_is_drawn_along_what_is_attained() -> None:
+    rows = [standing(0.98, 0.10), standing(0.90, 0.50)]
+    assert edge(front(rows)) == [(0.98, 0.10), (0.90, 0.10), (0.90, 0.50)]
+    assert edge([]) == []
+
+
+def test_a_cost_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    (run / "cost.json").write_text('{"rows": [{"row": "plain"}]}')
+    assert any("cost.json cannot be read" in note for note in standings(read(run)).notes)
+
+
+def test_an_estimate_without_numbers_is_not_placed() -> None:
+    assert not standing(0.5).placed
+    assert standing(0.5, 0.1).placed
+    assert isinstance(standing(0.5, 0.1).audited, Estimate)
