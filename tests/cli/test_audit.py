@@ -55,6 +55,13 @@ def test_an_audit_ends_with_its_verdict(run: Path, invoke: Invoke) -> None:
     assert "✗ masking" in page
 
 
+def test_audits_at_two_radii_stand_beside_one_another(run: Path, invoke: Invoke) -> None:
+    for eps in ("25/255", "50/255", "25/255"):
+        assert invoke("audit", "tiny", *QUICK, "--row", "MLP", "--eps", eps)[0] == 0
+    told = json.loads((run / "audit" / "audit.json").read_text())["models"]
+    assert sorted(round(255 * m["settings"]["eps"]) for m in told) == [25, 50]
+
+
 def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:
     def attacks(*more: str) -> list[tuple[str, object]]:
         status, out, err = invoke("audit", "tiny", *QUICK, "--json", *more)

@@ -77,6 +77,18 @@ def test_the_page_shows_the_verdict_and_every_sentence(run: Path) -> None:
     assert page.count('<details class="audit" open>') == 1
     assert "1,000 draws for each of 50 images; each certificate is wrong with a probability of at most 0.001" in page
     assert '<a href="#audit">' in page
+    assert ">Radius<" not in page
+
+
+def test_audits_at_two_radii_say_which_is_which(run: Path) -> None:
+    far = copy.deepcopy(ENTRY)
+    far["settings"]["eps"] = 51 / 255
+    write(run, "audit.json", far, ENTRY)
+    page = page_of(run)
+    assert "L∞ radius 0.098 (25/255) or 0.2 (51/255) on 200 test images" in page
+    assert ">Radius<" in page
+    assert page.index(">25/255</td>") < page.index(">51/255</td>")
+    assert "seed 0, radius 51/255:" in page
 
 
 def test_models_stand_in_the_order_of_the_table(run: Path) -> None:

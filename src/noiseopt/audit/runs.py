@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Audited:
 
         def keep(network: Trained, verdict: Verdict) -> None:
             entry = {**verdict.as_dict(), "cell": network.hash, "command": self._command}
-            self._keep(verdict.records, AUDIT, entry, of=("model", "model_seed"))
+            self._keep(verdict.records, AUDIT, entry, of=_at)
 
         common = vars(self._worker.setting)
         inspection = Inspection(
@@ -154,16 +155,18 @@ class Audited:
                     {"radius": r.parameters["radius"], "value": r.value, "low": r.low, "high": r.high} for r in records
                 ],
             }
-            self._keep(records, CERTIFICATES, entry, of=("model", "model_seed", "sigma"))
+            self._keep(records, CERTIFICATES, entry, of=itemgetter("model", "model_seed", "sigma"))
         return found, records
 
-    def _keep(self, records: Sequence[Record], name: str, entry: dict[str, Any], *, of: tuple[str, ...]) -> None:
-        """`entry` takes the place of the one that is equal to it in `of`."""
+    def _keep(
+        self, records: Sequence[Record], name: str, entry: dict[str, Any], *, of: Callable[[dict[str, Any]], object]
+    ) -> None:
+        """`entry` takes the place of the one of which `of` says the same."""
         store = Store(self.path / "records.jsonl")
         for record in records:
             store.add(record)
         path = self.path / name
-        others = [e for e in entries(path) if any(e.get(key) != entry[key] for key in of)]
+        others = [e for e in entries(path) if of(e) != of(entry)]
         text = json.dumps({"format": 1, "models": [*others, entry]}, indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(path, f"{text}\n".encode())
 
@@ -175,3 +178,8 @@ def entries(path: Path) -> list[dict[str, Any]]:
         return [dict(entry) for entry in found["models"]]
     except (OSError, ValueError, TypeError, KeyError):
         return []
+
+
+def _at(entry: dict[str, Any]) -> object:
+    """What was audited, at which radius: audits at several radii stand beside one another."""
+    return entry["model"], entry["model_seed"], entry["settings"]["eps"]

@@ -21,9 +21,9 @@ def audit_view(
     what could not be read or is of other networks.
     """
 
-    def order(entry: dict[str, Any]) -> tuple[int, int]:
-        label = str(entry["model"])
-        return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0
+    def order(entry: dict[str, Any]) -> tuple[float, ...]:
+        label, eps = str(entry["model"]), mapping(entry.get("settings")).get("eps", 0)
+        return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0, eps
 
     audits = current(entries_of(folder / FOLDER / "audit.json", notes), about or {}, notes, what="audits")
     certificates = entries_of(folder / FOLDER / "certificates.json", notes)
@@ -32,7 +32,8 @@ def audit_view(
     certified = _certificates(sorted(certificates, key=order))
     if not audited and certified is None:
         return None
-    return {"models": audited, "how": _how(audited), "certificates": certified}
+    many = len({model["radius"] for model in audited}) > 1
+    return {"models": audited, "many_radii": many, "how": _how(audited), "certificates": certified}
 
 
 def current(
@@ -89,6 +90,7 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "label": str(entry["model"]),
         "seed": entry["model_seed"],
+        "radius": f"{255 * float(mapping(entry['settings'])['eps']):.3g}/255",
         "masked": bool(entry["masked"]),
         "clean": _share(float(entry["clean"]["value"])),
         "audited": _share(float(audited["value"])),
@@ -130,15 +132,16 @@ def _attacks(lines: list[Any], images: int, subset: int) -> Iterator[dict[str, A
 def _how(models: list[dict[str, Any]]) -> str:
     """How the numbers came about, where all models were audited alike; else what they have in common."""
     told = "An image counts as robust only if it survives every attack that was made."
-    settings = [model["settings"] for model in models]
+    settings = [{**model["settings"], "eps": None} for model in models]
     if not settings or any(other != settings[0] for other in settings):
         return told
-    first = settings[0]
-    eps, counts = float(first["eps"]), {f"{model['images']:,}" for model in models}
+    first, radii = settings[0], {float(model["settings"]["eps"]) for model in models}
+    counts = {f"{model['images']:,}" for model in models}
     images = f" on {counts.pop()} test images" if len(counts) == 1 else ""
     votes = f" A model with noise is decided by {first['votes']:,} votes of the noise for each image."
     noisy = votes if any(model["noisy"] for model in models) else ""
-    return f"{told} L∞ radius {eps:.3g} ({255 * eps:.3g}/255){images}.{noisy}"
+    radius = " or ".join(f"{eps:.3g} ({255 * eps:.3g}/255)" for eps in sorted(radii))
+    return f"{told} L∞ radius {radius}{images}.{noisy}"
 
 
 def _certificates(entries: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ KINDS = {
 }
 """What a method does about noise, and the words for it, in the order of the legend."""
 COST = "cost.json"
+_NAMED = 5  # of the audits that do not count
 ENOUGH = 3  # seeds without which nothing is decided
 
 
@@ -117,11 +118,15 @@ def _audits(
     alike = Counter(_made(entry) for entry in now).most_common(1)
     audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     chosen: dict[str, Any] = {}
+    others: list[str] = []
     for entry in now:
         if _made(entry) == alike[0][0]:
             audits[str(entry["model"])][int(entry["model_seed"] or 0)] = chosen = entry
         else:
-            notes.append(f"{entry['model']}, seed {entry['model_seed']}, was audited otherwise than most")
+            others.append(f"{entry['model']}, seed {entry['model_seed']}")
+    if others:
+        more = f"; and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        notes.append(f"Audits made otherwise than most do not count here: {'; '.join(others[:_NAMED])}{more}")
     return audits, mapping(chosen.get("settings")), int(chosen.get("images", 0))
 
 
