@@ -26,7 +26,7 @@ from noiseopt.data import Dataset, Split
 from noiseopt.data.augment import augment
 from noiseopt.errors import UserError
 from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
-from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream
+from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream, turn
 from noiseopt.noise.attaching import undecayed
 from noiseopt.noise.modes import evaluating
 from noiseopt.paired import PairedLoss
@@ -161,7 +161,7 @@ def train(
                 starts = (ids + epoch * 0x9E3779B1) & MASK32  # an attack starts elsewhere in every epoch
                 perturbed = images
                 if perturbation is not None:
-                    with autocast, evaluating(model):
+                    with autocast, evaluating(model), turn(model, epoch * steps + i):
                         perturbed = perturbation(model, images, labels, samples=starts).detach()
                     if paired is None:
                         images = perturbed
@@ -176,7 +176,8 @@ def train(
                                 loss = paired(outputs, model(perturbed).float(), labels)
                         target = loss
                         if asked:
-                            target = objective.loss(model, images, labels, loss, samples=starts)
+                            with turn(model, epoch * steps + i):
+                                target = objective.loss(model, images, labels, loss, samples=starts)
                     for parameter in (*weights, *levels):
                         parameter.grad = None
                     if target is loss or objective.shared:  # σ's gradient is a by-product of the weights' (Theorem 1)

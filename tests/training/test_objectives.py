@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noiseopt.attacks import FGSM, PGD
 from noiseopt.errors import UserError
-from noiseopt.noise import OBJECTIVES, ZOO, SigmaAdam, SigmaObjective, sigmas, split_parameters, stream
+from noiseopt.noise import OBJECTIVES, ZOO, SigmaAdam, SigmaObjective, draw_logits, sigmas, split_parameters, stream
 from noiseopt.noise.objective import Bilevel, Entropy, Information, Learn2Perturb, WeightCovariance
 from noiseopt.paired import PAIRED, TRADES, DivergencePGD, Mixed
 from noiseopt.streams import MASK32
@@ -31,6 +31,32 @@ def zoo(kind: str, **options: Any) -> nn.Module:
 def _kl(clean: Tensor, attacked: Tensor) -> Tensor:
     p, q = clean.softmax(1), attacked.softmax(1)
     return (p * (p.log() - q.log())).sum(1).mean()
+
+
+class Watching:
+    """Attacks nothing, and keeps what the network makes of a grey image under the first draw of an attack's noise."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
+        assert samples is not None
+        first = ((samples - len(self.seen) * 0x9E3779B1) & MASK32).argmin()  # the same image in every epoch
+        grey = torch.full_like(images[:1], 0.5)
+        drawn = draw_logits(model, grey, draws=1, seed=7, samples=samples[first : first + 1])
+        self.seen.append(next(iter(drawn)).detach().clone())
+        return images
+
+
+@pytest.mark.parametrize("kind", list(ZOO))
+def test_an_attack_meets_new_noise_at_every_step(kind: str) -> None:
+    watching = Watching()
+    still = Training(epochs=3, batch_size=70, lr=1e-9, sigma_lr=1e-9, weight_decay=0)
+    net = zoo(kind, **({"where": "linear"} if kind == "rse" else {}))
+    train(net, digits(), still, seed=0, perturbation=watching)
+    first, second, third = watching.seen
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert (a - b).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

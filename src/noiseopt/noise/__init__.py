@@ -7,7 +7,7 @@ from noiseopt.noise.injection import inject, sigmas, split_parameters
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.objective import OBJECTIVES, SigmaObjective
 from noiseopt.noise.optimiser import SigmaAdam
-from noiseopt.noise.streaming import has_noise, noise, seed, stream
+from noiseopt.noise.streaming import has_noise, noise, seed, stream, turn
 from noiseopt.noise.zoo import TRAINED_BY, ZOO
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "sigmas",
     "split_parameters",
     "stream",
+    "turn",
 ]

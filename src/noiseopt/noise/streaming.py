@@ -20,12 +20,13 @@ class Stream:
 
     The place is plain tensors, so that a compiled or CUDA step reads the numbers where they are and never waits:
     `rows` (`Int64[B, 2]`: sample and step of every row of the batch; None: row b is sample b of step 0) and `keys`
-    (`Int64[layers, 3]`: seed, layer, and how often the layer drew since `rows` was set).
+    (`Int64[layers, 3]`: seed, layer, and how often the layer drew since `rows` was set). `turn`: see the function.
     """
 
     def __init__(self, *, layers: int, seed: int) -> None:
         self.on = True
         self.fan_out = 1
+        self.turn = 0
         self.rows: Tensor | None = None
         self.keys = torch.tensor([[seed, layer, 0] for layer in range(layers)])
         self._automatic: Tensor | None = None
@@ -110,6 +111,25 @@ def noise(net: nn.Module, *, on: bool) -> Iterator[None]:
     finally:
         for s, was in zip(streams, before, strict=True):
             s.on = was
+
+
+@contextmanager
+def turn(net: nn.Module, number: int) -> Iterator[None]:
+    """Inside the block the noise that all samples share is that of turn `number`, in [0, 2³²); outside it is turn 0.
+
+    An attack that is made at every step of a training is the same attack every time: same seed, same draws. Noise of
+    the samples is fresh nevertheless where these are named anew, as `train` does in every epoch; noise of the weights
+    knows no samples, and would be the same for ever.
+    """
+    streams = streams_of(net)
+    before = [s.turn for s in streams]
+    try:
+        for s in streams:
+            s.turn = number
+        yield
+    finally:
+        for s, was in zip(streams, before, strict=True):
+            s.turn = was
 
 
 def has_noise(net: nn.Module) -> bool:

@@ -23,7 +23,7 @@ _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class WeightNoise(NoiseLayer):
     """W + α std(W) ε: the weights of one layer with noise of their own size; α is a parameter, std a constant.
 
-    One ε for each draw, whatever the images: it is keyed by (seed, layer, call, step) and not by the sample. So a
+    One ε for each draw, whatever the images: it is keyed by (seed, layer, call, turn, step) and not by the sample. So a
     training step has one, as in the paper; K draws folded into a batch have K; and no draw depends on what else is in
     the batch. Noise of weights is felt by all that goes through them, which is why its samples share it.
     """
@@ -56,7 +56,7 @@ class WeightNoise(NoiseLayer):
         if copies > 1:
             x, out = (t.repeat(copies, *[1] * (t.dim() - 1)) for t in (x, out))
         draws, of = rows[:, 1].unique(return_inverse=True)
-        places = torch.stack([torch.zeros_like(draws), draws], dim=1)
+        places = torch.stack([torch.full_like(draws, self.stream.turn), draws], dim=1)
         level = (self.alpha * _spread(producer)).expand(weight.shape)
         changes = AddNoise.apply(weight.new_zeros(len(draws), *weight.shape), level, places, key, True)
         of = of.repeat_interleave(len(x) // len(rows))
