@@ -57,15 +57,6 @@ def test_who_is_not_beaten_is_named() -> None:
     assert "fixed 5" in said[1]
 
 
-def test_runs_without_the_strict_protocol_are_refused_by_their_own_reason(tmp_path: Path) -> None:
-    run = run_in(tmp_path)
-    records = run / "records.jsonl"
-    records.write_text("".join(line for line in records.read_text().splitlines(True) if '"paper"' in line))
-    publish(run, tmp_path / "results")
-    with pytest.raises(UserError, match="column clean under the strict protocol"):
-        write_leaderboard(tmp_path / "results", tmp_path / "l.md", command="c")
-
-
 def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None:
     run = run_in(tmp_path, leave_out="RSE")
     publish(run, tmp_path / "results")
@@ -89,15 +80,17 @@ def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None
     assert again.read_text() == page
 
 
-def test_what_is_published_beside_a_board_and_not_audited_is_named_and_not_ranked(tmp_path: Path) -> None:
+def test_what_is_published_beside_a_board_and_not_audited_is_shown_and_not_ranked(tmp_path: Path) -> None:
     publish(run_in(tmp_path), tmp_path / "results")
     settings = shutil.copytree(tmp_path / "results" / "leaderboard-made-up", tmp_path / "results" / "settings")
     shutil.rmtree(settings / "audit")
     about = (settings / "run.json").read_text()
     (settings / "run.json").write_text(about.replace('"leaderboard-made-up"', '"settings"'))
     page = write_leaderboard(tmp_path / "results", tmp_path / "page.md", command="a test").read_text()
-    assert "Published beside them and not audited, so not ranked: settings." in page
-    assert len(re.findall(r"^## ", page, re.M)) == 1
+    ranked, beside = page.split("## Not audited, so not ranked: ")
+    assert len(re.findall(r"^## ", ranked, re.M)) == 1
+    assert "test images; 3 seeds; the strict protocol" in beside
+    assert re.search(r"^\| learned \| learned σ \| 0.700 ±0.000 \| 0.700 ±0.000 \|", beside, re.M)
 
 
 def test_two_seeds_decide_nothing(tmp_path: Path) -> None:
@@ -117,6 +110,16 @@ def test_nothing_audited_is_an_error(tmp_path: Path, audited: bool) -> None:
     publish(run, tmp_path / "results")
     with pytest.raises(UserError, match="audited"):
         write_leaderboard(tmp_path / "results", tmp_path / "l.md", command="c")
+
+
+def test_publishing_leaves_out_audits_of_networks_that_are_gone(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    about = json.loads((run / "run.json").read_text())
+    about["networks"] = [{"label": "learned", "seed": seed, "hash": "abc"} for seed in range(3)]
+    (run / "run.json").write_text(json.dumps(about))
+    target = publish(run, tmp_path / "results")
+    kept = json.loads((target / "audit" / "audit.json").read_text())["models"]
+    assert [(entry["model"], entry["model_seed"]) for entry in kept] == [("learned", seed) for seed in range(3)]
 
 
 def test_publishing_takes_the_audit_along_and_no_journal(tmp_path: Path) -> None:

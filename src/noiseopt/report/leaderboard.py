@@ -11,7 +11,7 @@ from noiseopt.report.export import markdown_table, shown, write_page
 from noiseopt.report.layout import mapping
 from noiseopt.report.pareto import pareto_picture
 from noiseopt.report.sources import Source, read
-from noiseopt.report.standings import COST, ENOUGH, KINDS, Standing, Standings, beats, front, highest, standings
+from noiseopt.report.standings import COST, ENOUGH, KINDS, MARGIN, Standing, Standings, beats, front, highest, standings
 
 _RIVALS = {
     "none": "the network without noise",
@@ -21,11 +21,14 @@ _RIVALS = {
 }
 GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
-Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Numbers
-are means over seeds ± half of the 95 % t-interval over them; a seed is one training, and all seeds are tested on the
-same images. One method *beats* another here if the two intervals of audited accuracy do not overlap, with three seeds
-at least, and its clean accuracy, to three digits, is not less; compared are rows that were trained on the examples of
-the same adversary. The best row of a kind is chosen on these same images, which flatters it a little.
+Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Clean accuracy
+is that of the same images by the same votes. Numbers are means over seeds ± half of the 95 % t-interval over them. A
+seed is one training; the images, and the audit's own draws, are the same for all, so ± has neither in it. *Close* is
+the share of the images that survived by a close vote: so far the number may move with the audit's draws. One method
+*beats* another here if the two intervals of audited accuracy do not overlap, with three seeds at least, and its clean
+accuracy is at most {margin:g} less, about one standard error of a network's on 1,000 images; compared are rows that
+were trained on the examples of the same adversary. The best row of a kind is chosen on these same images, which
+flatters it a little.
 """
 
 
@@ -49,23 +52,20 @@ def render(sources: Sequence[Source], *, folder: str, command: str) -> tuple[str
     if not any(row.audited.known for row in every):
         fix = "`noiseopt audit RUN --seeds ...`, then `noiseopt publish RUN DIR`"
         raise UserError("a leaderboard is made of published runs that were audited", got=folder, fix=fix)
-    if not any(row.placed for row in every):
-        fix = "measure it with `protocol: strict`"
-        raise UserError("a leaderboard needs a column clean under the strict protocol", got=folder, fix=fix)
     parts = [
         f"Made by `{command}` from the Records and audits published there. Do not edit: run it again.\n",
         "# Which noise helps: the leaderboard\n",
         "What the rows are is said in noiseopt's `docs/noise-zoo.md`, what the audit does in `docs/audit.md`.\n",
-        _HOW,
+        _HOW.format(margin=MARGIN),
     ]
     pictures: dict[str, bytes] = {}
     beside = [name for name, (_, board) in boards.items() if not any(row.audited.known for row in board.rows)]
     for name, (source, board) in boards.items():
-        if name in beside:
-            continue
-        parts += [f"## {source.layout.title or name}\n", *_section(source, board, pictures)]
-    if beside:
-        parts.append(f"Published beside them and not audited, so not ranked: {', '.join(beside)}.\n")
+        if name not in beside:
+            parts += [f"## {source.layout.title or name}\n", *_section(source, board, pictures)]
+    for name in beside:
+        source, board = boards[name]
+        parts += [f"## Not audited, so not ranked: {source.layout.title or name}\n", *_measured(source, board)]
     return "\n".join(parts).rstrip() + "\n", pictures
 
 
@@ -91,9 +91,11 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
     about = source.about
     data, recipe = mapping(about.get("data")), mapping(about.get("recipe"))
     parts = ", ".join(f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int))
-    training = mapping(recipe.get("training"))
+    training, asked = mapping(recipe.get("training")), mapping(recipe.get("data"))
     length = f"{training['steps']:,} steps" if training.get("steps") else f"{training.get('epochs')} epochs"
-    yield f"Images: {data.get('name')}: {parts}. Each network is trained for {length}."
+    pooled = asked.get("split") is not None and asked.get("test", "pooled") == "pooled"
+    drawn = ", drawn anew from the published training and test images together" if pooled else ""
+    yield f"Images: {data.get('name')}: {parts}{drawn}. Each network is trained for {length}."
     settings = board.settings
     if settings:
         eps = float(settings["eps"])
@@ -106,7 +108,8 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
     measured = sorted({r.count for r in source.records if r.protocol == "strict" and r.metric == "accuracy"})
     counts = [f"{' or '.join(f'{n:,}' for n in measured)} test images"] if measured else []
     draws = [f"{strict['draws']} draws"] if strict.get("draws") else []
-    yield f"Clean accuracy and the other columns: {', '.join(['the strict protocol, noise on', *draws, *counts])}."
+    told = ", ".join(["the strict protocol, noise on where nothing else is said", *draws, *counts])
+    yield f"The columns between: {told}."
     commands = [str(command) for command in (about.get("command"), *board.commands) if command]
     if commands:
         yield "Commands: " + ", ".join(f"`{command}`" for command in commands) + "."
@@ -165,9 +168,19 @@ def _place(row: Standing) -> str:
 
 
 def _table(source: Source, rows: Sequence[Standing]) -> str:
-    columns = [column for column in source.layout.columns if column.key != "clean"]
+    columns = _columns(source, rows)
     leading = front(rows)
-    header = ["Method", "What", "Clean", *(c.title for c in columns), "Audited", "Front", "Masking", "Cost"]
+    header = [
+        "Method",
+        "What",
+        "Clean",
+        *(title for title, *_ in columns),
+        "Audited",
+        "Close",
+        "Front",
+        "Masking",
+        "Cost",
+    ]
     seeds = max((row.audited.seeds for row in rows), default=0)
     order = sorted((row for row in rows if row.placed), key=lambda row: -row.audited.mean)
     lines = [
@@ -175,8 +188,9 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             row.label,
             KINDS[row.kind],
             shown(row.clean),
-            *(shown(row.by_column[column.key]) for column in columns),
+            *(shown(row.measured(key, noise=noise)) for _, key, noise in columns),
             shown(row.audited) + (f" ({row.audited.seeds} of {seeds} seeds)" if row.audited.seeds < seeds else ""),
+            f"{row.close:.1%}" if row.close else "",
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),
             "" if row.cost is None else f"{row.cost:.2f}",
@@ -184,6 +198,34 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
         for row in order
     ]
     return markdown_table(header, lines, left=2)
+
+
+def _columns(source: Source, rows: Sequence[Standing]) -> list[tuple[str, str, bool]]:
+    """(header, column, noise) of what was measured besides clean accuracy; the noise off where any row has that."""
+    found = []
+    for column in source.layout.columns:
+        if column.key != "clean":
+            found.append((column.title, column.key, True))
+            if any(row.measured(column.key, noise=False).known for row in rows):
+                found.append((f"{column.title}, noise off", column.key, False))
+    return found
+
+
+def _measured(source: Source, board: Standings) -> Iterator[str]:
+    """What was measured of a run that was not audited, such as the settings among which another one's were chosen."""
+    data, asked = mapping(source.about.get("data")), mapping(mapping(source.about.get("recipe")).get("data"))
+    part = f"{asked.get('measure') or 'test'} images"
+    seeds = max((number.seeds for row in board.rows for number in row.by_column.values()), default=0)
+    command = source.about.get("command")
+    how = f"{data.get('name')}, {part}; {seeds} seed{'s' if seeds != 1 else ''}; the strict protocol"
+    yield f"{how} (`{command}`).\n" if command else f"{how}.\n"
+    columns = [(c.title, c.key, True) for c in source.layout.columns if c.key == "clean"] + _columns(source, board.rows)
+    header = ["Method", "What", *(title for title, *_ in columns)]
+    lines = [
+        [row.label, KINDS[row.kind], *(shown(row.measured(key, noise=noise)) for _, key, noise in columns)]
+        for row in board.rows
+    ]
+    yield markdown_table(header, lines, left=2)
 
 
 def _masked(masking: Mapping[str, Any], seeds: int) -> str:

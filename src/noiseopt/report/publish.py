@@ -5,6 +5,7 @@ Nor are there images, but for a run of curves over distortions: what these look 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,9 +13,10 @@ from pydantic import ValidationError
 from noiseopt.checkpoint import write_atomically
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
+from noiseopt.report.audit import current
 from noiseopt.report.collect import SURROGATE
 from noiseopt.report.models import curve_files, file_name
-from noiseopt.report.sources import read
+from noiseopt.report.sources import Source, read
 
 GALLERY = ("gallery.safetensors", "gallery.json")
 AUDIT = ("audit/audit.json", "audit/certificates.json", "audit/records.jsonl")
@@ -58,12 +60,24 @@ def publish(run: str | Path, folder: str | Path) -> Path:
             else:
                 (target / name).parent.mkdir(exist_ok=True)
                 text = (source.folder / name).read_bytes()
-                write_atomically(target / name, whole_lines(text) if name.endswith(".jsonl") else text)
+                write_atomically(target / name, whole_lines(text) if name.endswith(".jsonl") else _of_now(text, source))
         for name, text in curves.items():
             write_atomically(target / "curves" / name, whole_lines(text, of_records=False))
     except OSError as error:
         raise UserError(f"{target} must be writable", got=str(error), fix="name another folder") from None
     return target
+
+
+def _of_now(text: bytes, source: Source) -> bytes:
+    """An audit.json without the networks that the run no longer has; what cannot be read stays as it is."""
+    try:
+        told = json.loads(text)
+        kept = current([dict(entry) for entry in told["models"]], source.about, [], what="audits")
+    except (ValueError, TypeError, KeyError):
+        return text
+    if len(kept) == len(told["models"]):
+        return text
+    return f"{json.dumps({**told, 'models': kept}, indent=1, ensure_ascii=False)}\n".encode()
 
 
 def whole_lines(data: bytes, *, of_records: bool = True) -> bytes:

@@ -26,15 +26,19 @@ KINDS = {
 """What a method does about noise, and the words for it, in the order of the legend."""
 COST = "cost.json"
 _NAMED = 5  # of the audits that do not count
+MARGIN = 0.005
+"""So much clean accuracy counts as none: about the standard error of one network's on 1,000 images."""
 ENOUGH = 3  # seeds without which nothing is decided
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One row: `by_column` has the recipe's columns under the strict protocol, noise on; `cost` is time / plain.
+    """One row: `clean` and `audited` accuracy, of the same images by the same votes; `cost` is time / plain.
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
-    `masking`: check → on how many of the audited seeds it points to masking.
+    `by_column`: the recipe's columns under the strict protocol, noise on; `noise_off`: off, where that was measured.
+    `close`: share of the images that survived by a close vote. `masking`: check → on how many of the audited seeds it
+    points to masking.
     """
 
     label: str
@@ -43,13 +47,19 @@ class Standing:
     clean: Estimate
     audited: Estimate
     by_column: Mapping[str, Estimate] = field(default_factory=dict)
+    noise_off: Mapping[str, Estimate] = field(default_factory=dict)
+    close: float = 0.0
     masking: Mapping[str, int] = field(default_factory=dict)
     cost: float | None = None
 
     @property
     def placed(self) -> bool:
-        """Has it both numbers, so that it can be compared?"""
-        return self.clean.known and self.audited.known
+        """Was it audited, so that it can be compared?"""
+        return self.audited.known
+
+    def measured(self, column: str, *, noise: bool) -> Estimate:
+        """The number of a column of the recipe, with the noise on or off; without noise there is only the first."""
+        return (self.by_column if noise else self.noise_off).get(column) or estimate([])
 
 
 @dataclass(frozen=True)
@@ -83,21 +93,26 @@ def standings(source: Source) -> Standings:
     for label, row in recipe.items():
         if not row.get("shown", True):
             continue
-        by_column = {
-            column.key: estimate(
-                number_of(found, label, column.key, protocol="strict", noise=True, plain=plain).values()
-            )
-            for column in source.layout.columns
-        }
+        on, off = (
+            {
+                column.key: estimate(
+                    number_of(found, label, column.key, protocol="strict", noise=n, plain=plain).values()
+                )
+                for column in source.layout.columns
+            }
+            for n in (True, False)
+        )
         own = audits.get(label, {})
         rows.append(
             Standing(
                 label=label,
                 kind=kind_of(row),
                 adversary=adversary_of(row, recipe),
-                clean=by_column.get("clean") or estimate([]),
+                clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
-                by_column=by_column,
+                by_column=on,
+                noise_off={} if label in plain else off,
+                close=_close(own.values()),
                 masking=_masking(own.values()),
                 cost=cost.get(label),
             )
@@ -153,8 +168,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
 def adversary_of(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]) -> str:
     """What attacks the images that the row was trained on, or those that it goes on after or is made of.
 
-    Rows of the same name are partners of the same adversarial training, whatever share of the images is attacked.
-    `recipe`: by label.
+    Rows of the same name are partners of the same adversarial training. `recipe`: by label.
     """
     names = [_attack(mapping(row[key])) for key in ("adversary", "pool") if row.get(key) is not None]
     earlier = [*(row.get("of") or []), *([row["after"]] if row.get("after") else [])]
@@ -163,8 +177,11 @@ def adversary_of(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]
 
 
 def _attack(settings: Mapping[str, Any]) -> str:
-    name = "TRADES" if settings.get("loss") == "trades" else str(settings.get("attack", "?")).upper().replace("_", " ")
+    loss, attack = settings.get("loss"), str(settings.get("attack", "?")).upper().replace("_", " ")
+    share = 0.5 if settings.get("share") is None else float(settings["share"])
+    name = {"trades": "TRADES", "mixed": f"{share:.0%} {attack}"}.get(str(loss), attack)
     name += f"-{settings['steps']}" if settings.get("steps") else ""
+    name += f" with β {settings['beta']:g}" if settings.get("beta") is not None else ""
     return name + (f", {255 * float(settings['eps']):.3g}/255" if settings.get("eps") else "")
 
 
@@ -190,11 +207,17 @@ def highest(rows: Iterable[Standing], kind: str) -> Standing | None:
 def beats(one: Standing, other: Standing) -> bool:
     """Is `one` better by the rule of the leaderboard?
 
-    The audited intervals do not overlap, each over three seeds at least, and its clean accuracy, to three digits, is
-    not less.
+    The audited intervals do not overlap, each over three seeds at least, and its clean accuracy is not less by more
+    than `MARGIN`.
     """
     enough = min(one.audited.seeds, other.audited.seeds) >= ENOUGH
-    return enough and one.audited.low > other.audited.high and round(one.clean.mean, 3) >= round(other.clean.mean, 3)
+    as_clean = one.clean.mean > other.clean.mean - MARGIN - 1e-9
+    return enough and one.audited.low > other.audited.high and as_clean
+
+
+def _close(entries: Iterable[Mapping[str, Any]]) -> float:
+    shares = [int(entry["audited"]["undecided"]) / int(entry["images"]) for entry in entries]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _masking(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
