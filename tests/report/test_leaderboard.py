@@ -41,8 +41,9 @@ def test_rows_are_compared_with_partners_of_the_same_adversary() -> None:
     assert said[0].startswith(
         "**TRADES-7.** Learned σ beats the network without noise of highest audited accuracy: **le"
     )
-    assert len(said) == 2
     assert "**learned**" in said[1]
+    assert said[2].endswith("pooled over these rows: 0.005.")
+    assert len(said) == 3
 
 
 def test_who_is_not_beaten_is_named() -> None:

@@ -39,6 +39,7 @@ def test_the_interval_is_scipys(values: list[float]) -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high), abs=1e-9)
     assert found.seeds == len(values)
     assert found.half == pytest.approx((high - low) / 2, abs=1e-9)
+    assert found.deviation == pytest.approx(np.std(values, ddof=1), abs=1e-9)
 
 
 @given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=10))
@@ -63,6 +64,7 @@ def test_only_seeds_of_both_are_compared() -> None:
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
     found = estimate([0.7])
+    assert math.isnan(found.deviation)
     assert (found.mean, found.seeds, found.known, found.has_interval) == (0.7, 1, True, False)
     alone = paired({3: 0.7}, {3: 0.5})
     assert alone.size.mean == pytest.approx(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Clean accuracy
 is that of the same images by the same votes. Numbers are means over seeds ± half of the 95 % t-interval over them. A
-seed is one training; the images, and the audit's own draws, are the same for all, so ± has neither in it. *Close* is
-the share of the images that survived by a close vote: so far the number may move with the audit's draws. One method
-*beats* another here if the two intervals of audited accuracy do not overlap, with three seeds at least, and its clean
-accuracy is at most {margin:g} less, about one standard error of a network's on 1,000 images; compared are rows that
-were trained on the examples of the same adversary. The best row of a kind is chosen on these same images, which
-flatters it a little.
+seed is one training; the images, and the audit's own draws, are the same for all, so ± has neither in it; one that is
+far below the pooled standard deviation is luck. *Close* is the share of the images that survived by a close vote: so
+far the number may move with the audit's draws. One method *beats* another here if the two intervals of audited accuracy
+do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g} less, about one standard error
+of a network's on 1,000 images; compared are rows that were trained on the examples of the same adversary. The best row
+of a kind is chosen on these same images, which flatters it a little.
 """
 
 
@@ -140,6 +141,10 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
     masked = [f"{r.label} ({', '.join(r.masking)})" for r in rows if r.masking]
     if masked:
         yield f"Signs of masking, so not compared: {'; '.join(masked)}."
+    squares = [row.audited.deviation**2 for row in rows if row.audited.has_interval and not row.masking]
+    if len(squares) > 1:
+        pooled = math.sqrt(sum(squares) / len(squares))
+        yield f"Standard deviation of audited accuracy over seeds, pooled over these rows: {pooled:.3f}."
 
 
 def _against(rows: Sequence[Standing], learned: Standing | None, rival: Standing | None, words: str) -> Iterator[str]:

@@ -31,6 +31,13 @@ class Estimate:
         return (self.high - self.low) / 2
 
     @property
+    def deviation(self) -> float:
+        """The standard deviation of the values; NaN with fewer than two."""
+        if not self.has_interval:
+            return math.nan
+        return self.half * math.sqrt(self.seeds) / student_quantile((1 + LEVEL) / 2, self.seeds - 1)
+
+    @property
     def known(self) -> bool:
         return not math.isnan(self.mean)
 
