@@ -91,6 +91,14 @@ def test_rows_that_share_a_network_are_audited_under_their_own_names(here: Path,
     assert len({m["cell"] for m in kept}) == 1
 
 
+def test_every_seed_is_audited_with_draws_of_its_own(here: Path, invoke: Invoke) -> None:
+    (here / "tiny.yaml").write_text(TINY.replace("seeds: [0]", "seeds: [0, 3]"))
+    assert invoke("train", "tiny.yaml")[0] == 0
+    status, out, err = invoke("audit", "tiny", *QUICK, "--json", "--row", "MLP+", "--seeds", "0,3")
+    assert status in (0, 3), err
+    assert [m["settings"]["seed"] for m in json.loads(out)["models"]] == [0, 3]
+
+
 def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:
     status, out, _ = invoke("audit", "tiny", *QUICK, "--json", "--row", "Masked", "--row", "MLP")
     assert status == 3

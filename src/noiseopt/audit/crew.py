@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from noiseopt.audit.running import Progress, audit
@@ -45,11 +45,12 @@ class Inspector:
         one_by_one(task, tell, lambda title: self._audit(title, tell))
 
     def _audit(self, title: str, tell: Tell) -> Verdict:
+        """With draws of the network's own, so that an interval over seeds has those of the audit in it, too."""
         network, setting = self._networks[title], self.setting
         return audit(
             self._worker.models[network],
             self._images,
-            setting.auditing,
+            replace(setting.auditing, seed=setting.auditing.seed + network.seed),
             folder=Path(setting.folder),
             label=network.label,
             model_seed=network.seed,

@@ -132,7 +132,7 @@ def _attacks(lines: list[Any], images: int, subset: int) -> Iterator[dict[str, A
 def _how(models: list[dict[str, Any]]) -> str:
     """How the numbers came about, where all models were audited alike; else what they have in common."""
     told = "An image counts as robust only if it survives every attack that was made."
-    settings = [{**model["settings"], "eps": None} for model in models]
+    settings = [{**model["settings"], "eps": None, "seed": None} for model in models]
     if not settings or any(other != settings[0] for other in settings):
         return told
     first, radii = settings[0], {float(model["settings"]["eps"]) for model in models}

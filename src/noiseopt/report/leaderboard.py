@@ -24,12 +24,12 @@ GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Clean accuracy
 is that of the same images by the same votes. Numbers are means over seeds ± half of the 95 % t-interval over them. A
-seed is one training; the images, and the audit's own draws, are the same for all, so ± has neither in it; one that is
-far below the pooled standard deviation is luck. *Close* is the share of the images that survived by a close vote: so
-far the number may move with the audit's draws. One method *beats* another here if the two intervals of audited accuracy
-do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g} less, about one standard error
-of a network's on 1,000 images; compared are rows that were trained on the examples of the same adversary. The best row
-of a kind is chosen on these same images, which flatters it a little.
+seed is one training and the draws of its audit; the images are the same for all, so ± has no choice of images in it,
+and one that is far below the pooled standard deviation is luck. *Close* is the share of the images that survived by a
+close vote: so far a number may move with the audit's draws. One method *beats* another here if the two intervals of
+audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g} less, about one
+standard error of a network's on 1,000 images; compared are rows that were trained on the examples of the same
+adversary. The best row of a kind is chosen on these same images, which flatters it a little.
 """
 
 

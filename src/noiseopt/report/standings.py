@@ -146,8 +146,8 @@ def _audits(
 
 
 def _made(entry: Mapping[str, Any]) -> str:
-    """How an audit was made, as text."""
-    return json.dumps([entry["settings"], entry["images"]], sort_keys=True)
+    """How an audit was made, as text; each network's has draws of its own."""
+    return json.dumps([{**mapping(entry["settings"]), "seed": None}, entry["images"]], sort_keys=True)
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
