@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noiseopt.report.audit import audit_view
+from noiseopt.report.levels import Levels
 from noiseopt.report.pareto import edge
 from noiseopt.report.sources import read
 from noiseopt.report.standings import Standing, adversary_of, beats, front, kind_of, standings
@@ -146,3 +147,20 @@ def test_an_estimate_without_numbers_is_not_placed() -> None:
     assert not standing(0.5).placed
     assert standing(0.5, 0.1).placed
     assert isinstance(standing(0.5, 0.1).audited, Estimate)
+
+
+def test_the_noise_at_the_end_is_that_of_the_last_epochs(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    (run / "curves").mkdir()
+    for seed, end in ((0, 4.0), (1, 6.0)):
+        levels = [1.0] * 8 + [end / 2, end]
+        lines = [
+            {"epoch": i + 1, "sigma": {"hidden": {"rms": level}, "output": {"rms": 0.5}}}
+            for i, level in enumerate(levels)
+        ]
+        (run / "curves" / f"learned-s{seed}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "curves" / "plain-s0.jsonl").write_text('{"epoch": 1}\n')
+    rows = {row.label: row for row in standings(read(run)).rows}
+    assert str(rows["learned"].levels) == "5; 0.5 ↑"
+    assert rows["plain"].levels is None
+    assert str(Levels((1.0, 2.0, 3.0, 4.0, 5.0), -0.2)) == "1 to 5 ↓"

@@ -29,7 +29,9 @@ and one that is far below the pooled standard deviation is luck. *Close* is the 
 close vote: so far a number may move with the audit's draws. One method *beats* another here if the two intervals of
 audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g} less, about one
 standard error of a network's on 1,000 images; compared are rows that were trained on the examples of the same
-adversary. The best row of a kind is chosen on these same images, which flatters it a little.
+adversary. The best row of a kind is chosen on these same images, which flatters it a little. *σ* is its root mean
+square in each layer at the end of the training, with an arrow where it still moved: then the number is one of so many
+epochs at this learning rate of σ.
 """
 
 
@@ -184,6 +186,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
         "Close",
         "Front",
         "Masking",
+        "σ",
         "Cost",
     ]
     seeds = max((row.audited.seeds for row in rows), default=0)
@@ -198,6 +201,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             f"{row.close:.1%}" if row.close else "",
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),
+            str(row.levels or ""),
             "" if row.cost is None else f"{row.cost:.2f}",
         ]
         for row in order

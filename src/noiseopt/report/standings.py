@@ -12,6 +12,7 @@ from typing import Any
 
 from noiseopt.report.audit import FOLDER, current, entries_of
 from noiseopt.report.layout import mapping
+from noiseopt.report.levels import Levels, final_levels
 from noiseopt.report.sources import Source, number_of, numbers, plain_rows
 from noiseopt.report.statistics import Estimate, estimate
 
@@ -37,7 +38,7 @@ class Standing:
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `by_column`: the recipe's columns under the strict protocol, noise on; `noise_off`: off, where that was measured.
-    `close`: share of the images that survived by a close vote. `masking`: check → on how many of the audited seeds it
+    `close`: share of the images that survived by a close vote. `levels`: of the noise at the end. `masking`: check → on how many of the audited seeds it
     points to masking.
     """
 
@@ -49,6 +50,7 @@ class Standing:
     by_column: Mapping[str, Estimate] = field(default_factory=dict)
     noise_off: Mapping[str, Estimate] = field(default_factory=dict)
     close: float = 0.0
+    levels: Levels | None = None
     masking: Mapping[str, int] = field(default_factory=dict)
     cost: float | None = None
 
@@ -88,7 +90,7 @@ def standings(source: Source) -> Standings:
     recipe = {str(row.get("label")): row for row in map(mapping, mapping(source.about.get("recipe")).get("rows") or [])}
     audits, settings, images = _audits(source, recipe, notes)
     found, plain = numbers(source.records), plain_rows(source)
-    cost = _cost(source.folder / COST, notes)
+    cost, levels = _cost(source.folder / COST, notes), final_levels(source)
     rows = []
     for label, row in recipe.items():
         if not row.get("shown", True):
@@ -113,6 +115,7 @@ def standings(source: Source) -> Standings:
                 by_column=on,
                 noise_off={} if label in plain else off,
                 close=_close(own.values()),
+                levels=levels.get(label),
                 masking=_masking(own.values()),
                 cost=cost.get(label),
             )
