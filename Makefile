@@ -48,6 +48,8 @@ leaderboard: $(STAMP)
 	$(BIN)/noiseopt publish runs/leaderboard-mlp-settings results/leaderboard
 	$(BIN)/noiseopt search leaderboard-mlp --row "fixed 1.0" --trials 40 --highest 12
 	cp runs/leaderboard-mlp-search/fixed-1-0/best.yaml results/leaderboard/search-mlp.yaml
+	$(BIN)/noiseopt search leaderboard-mlp --row "fixed 1.0" --trials 40 --highest 32 --runs-dir runs/wide
+	cp runs/wide/leaderboard-mlp-search/fixed-1-0/best.yaml results/leaderboard/search-mlp-wide.yaml
 	for board in $(BOARDS); do \
 	  $(BIN)/noiseopt reproduce $$board && { $(BIN)/noiseopt audit runs/$$board --seeds 0,1,2 || [ $$? -eq 3 ]; } && \
 	  $(BIN)/noiseopt publish runs/$$board results/leaderboard && \
