@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from noiseopt.errors import UserError
 from noiseopt.noise.modes import evaluating
-from noiseopt.noise.streaming import has_noise, stream, streams_of
+from noiseopt.noise.streaming import has_noise, set_on_all, stream, streams_of
 
 MEMORY = 128 * 2**20
 
@@ -90,20 +89,8 @@ def _repeat(model: nn.Module, images: Tensor, count: int) -> Tensor:
 
 def _fan_out(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """The draws folded into the batch at the first noise layer; what comes before sees every image once."""
-    with _fanning(model, count):
+    with set_on_all(model, "fan_out", count):
         return _logits(model(images), count, len(images))
-
-
-@contextmanager
-def _fanning(model: nn.Module, count: int) -> Iterator[None]:
-    streams = streams_of(model)
-    try:
-        for s in streams:
-            s.fan_out = count
-        yield
-    finally:
-        for s in streams:
-            s.fan_out = 1
 
 
 def _logits(output: Tensor, count: int, images: int) -> Tensor:

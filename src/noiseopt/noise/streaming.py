@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -97,39 +97,35 @@ def streams_of(net: nn.Module) -> list[Stream]:
 
 
 @contextmanager
-def noise(net: nn.Module, *, on: bool) -> Iterator[None]:
+def set_on_all(net: nn.Module, name: str, value: object) -> Iterator[None]:
+    """Inside the block the attribute `name` of every stream of `net` is `value`; nests, and restores on exceptions."""
+    streams = streams_of(net)
+    before = [getattr(s, name) for s in streams]
+    try:
+        for s in streams:
+            setattr(s, name, value)
+        yield
+    finally:
+        for s, was in zip(streams, before, strict=True):
+            setattr(s, name, was)
+
+
+def noise(net: nn.Module, *, on: bool) -> AbstractContextManager[None]:
     """Switch all the noise in `net` on or off inside the block; nests, and restores on exceptions.
 
     A network without noise is left as it is. This is the only switch: `train()` and `eval()` do not touch the noise.
     """
-    streams = streams_of(net)
-    before = [s.on for s in streams]
-    try:
-        for s in streams:
-            s.on = on
-        yield
-    finally:
-        for s, was in zip(streams, before, strict=True):
-            s.on = was
+    return set_on_all(net, "on", on)
 
 
-@contextmanager
-def turn(net: nn.Module, number: int) -> Iterator[None]:
+def turn(net: nn.Module, number: int) -> AbstractContextManager[None]:
     """Inside the block the noise that all samples share is that of turn `number`, in [0, 2³²); outside it is turn 0.
 
     An attack that is made at every step of a training is the same attack every time: same seed, same draws. Noise of
     the samples is fresh nevertheless where these are named anew, as `train` does in every epoch; noise of the weights
     knows no samples, and would be the same for ever.
     """
-    streams = streams_of(net)
-    before = [s.turn for s in streams]
-    try:
-        for s in streams:
-            s.turn = number
-        yield
-    finally:
-        for s, was in zip(streams, before, strict=True):
-            s.turn = was
+    return set_on_all(net, "turn", number)
 
 
 def has_noise(net: nn.Module) -> bool:
