@@ -42,7 +42,7 @@ def test_rows_are_compared_with_partners_of_the_same_adversary() -> None:
         "**TRADES-7.** Learned σ beats the network without noise of highest audited accuracy: **le"
     )
     assert "**learned**" in said[1]
-    assert said[2].endswith("pooled over these rows: 0.005.")
+    assert said[2].endswith("the median of these rows: 0.006.")
     assert len(said) == 3
 
 

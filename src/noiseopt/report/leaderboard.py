@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Clean accuracy
 is that of the same images by the same votes. Numbers are means over seeds ± half of the 95 % t-interval over them. A
 seed is one training and the draws of its audit; the images are the same for all, so ± has no choice of images in it,
-and one that is far below the pooled standard deviation is luck. *Close* is the share of the images that survived by a
-close vote: so far a number may move with the audit's draws. One method *beats* another here if the two intervals of
-audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g} less, about one
-standard error of a network's on 1,000 images; compared are rows that were trained on the examples of the same
-adversary. The best row of a kind is chosen on these same images, which flatters it a little. *σ* is its root mean
-square in each layer at the end of the training, with an arrow where it still moved: then the number is one of so many
-epochs at this learning rate of σ.
+and one that is far below what the median row's deviation gives is luck. *Close* is the share of the images that
+survived by a close vote: so far a number may move with the audit's draws. One method *beats* another here if the two
+intervals of audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g}
+less, about one standard error of a network's on 1,000 images; compared are rows that were trained on the examples of
+the same adversary. The best row of a kind is chosen on these same images, which flatters it a little. *σ* is its root
+mean square in each layer at the end of the training, with an arrow where it still moved: then the number is one of so
+many epochs at this learning rate of σ.
 """
 
 
@@ -143,10 +143,10 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
     masked = [f"{r.label} ({', '.join(r.masking)})" for r in rows if r.masking]
     if masked:
         yield f"Signs of masking, so not compared: {'; '.join(masked)}."
-    squares = [row.audited.deviation**2 for row in rows if row.audited.has_interval and not row.masking]
-    if len(squares) > 1:
-        pooled = math.sqrt(sum(squares) / len(squares))
-        yield f"Standard deviation of audited accuracy over seeds, pooled over these rows: {pooled:.3f}."
+    deviations = [row.audited.deviation for row in rows if row.audited.has_interval and not row.masking]
+    if len(deviations) > 1:
+        middle = statistics.median(deviations)
+        yield f"Standard deviation of audited accuracy over seeds, the median of these rows: {middle:.3f}."
 
 
 def _against(rows: Sequence[Standing], learned: Standing | None, rival: Standing | None, words: str) -> Iterator[str]:

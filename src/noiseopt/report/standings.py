@@ -38,8 +38,8 @@ class Standing:
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `by_column`: the recipe's columns under the strict protocol, noise on; `noise_off`: off, where that was measured.
-    `close`: share of the images that survived by a close vote. `levels`: of the noise at the end. `masking`: check → on how many of the audited seeds it
-    points to masking.
+    `close`: share of the images that survived by a close vote. `levels`: of the noise at the end of the training.
+    `masking`: check → on how many of the audited seeds it points to masking.
     """
 
     label: str
