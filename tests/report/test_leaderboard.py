@@ -71,7 +71,7 @@ def test_the_page_ranks_judges_and_names_what_is_missing(tmp_path: Path) -> None
     assert "Learned σ beats the network without noise of highest audited accuracy: **learned**" in page
     assert "No learned σ beats the fixed σ for each layer of highest audited accuracy: **learned**" in page
     assert "Commands: `noiseopt evaluate leaderboard-made-up`, `noiseopt audit made-up`." in page
-    assert "Not measured and audited yet: RSE." in page
+    assert "Not audited yet: RSE." in page
     first = page[page.index("### Trained on images") : page.index("### Trained on adversarial")]
     assert re.findall(r"^\| (\w[^|]*) \|", first, re.M)[1:] == ["fixed 3-1-0", "learned", "fixed 1", "plain"]
     assert re.search(r"^\| learned \|.*\| 1\.25 \|$", first, re.M)

@@ -15,7 +15,6 @@ from noiseopt.report.levels import Levels
 from noiseopt.report.pareto import edge
 from noiseopt.report.sources import read
 from noiseopt.report.standings import Standing, adversary_of, beats, front, kind_of, standings
-from noiseopt.report.statistics import Estimate
 from tests.report.boards import ROWS, entry, run_in, standing
 
 
@@ -146,7 +145,6 @@ def test_a_cost_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_an_estimate_without_numbers_is_not_placed() -> None:
     assert not standing(0.5).placed
     assert standing(0.5, 0.1).placed
-    assert isinstance(standing(0.5, 0.1).audited, Estimate)
 
 
 def test_the_noise_at_the_end_is_that_of_the_last_epochs(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _section(source: Source, board: Standings, pictures: dict[str, bytes]) -> It
         yield "".join(f"- {sentence}\n" for sentence in verdict(rows))
         yield _table(source, rows)
     if missing := [row.label for row in board.rows if not row.placed]:
-        yield f"Not measured and audited yet: {', '.join(missing)}.\n"
+        yield f"Not audited yet: {', '.join(missing)}.\n"
     if board.notes:
         yield "".join(f"- {note}\n" for note in board.notes)
 
