@@ -148,9 +148,10 @@ def train(
             losses = torch.zeros(len(batches), device=place)
             model.train()
             for i, batch in enumerate(batches):
+                step = epoch * steps + i
                 if weights:
                     for group in optimizers["weights"].param_groups:
-                        group["lr"] = training.lr_at(epoch, epoch * steps + i)
+                        group["lr"] = training.lr_at(epoch, step)
                 # A process has every k-th image of the batch. One left without any works on a stand-in that
                 # counts 0.
                 mine = batch[rank::processes]
@@ -161,12 +162,12 @@ def train(
                 starts = (ids + epoch * 0x9E3779B1) & MASK32  # an attack starts elsewhere in every epoch
                 perturbed = images
                 if perturbation is not None:
-                    with autocast, evaluating(model), turn(model, epoch * steps + i):
+                    with autocast, evaluating(model), turn(model, step):
                         perturbed = perturbation(model, images, labels, samples=starts).detach()
                     if paired is None:
                         images = perturbed
                 for stepping in phases:
-                    place_in_stream: dict[str, Any] = {"seed": seed, "samples": ids, "step": epoch * steps + i}
+                    place_in_stream: dict[str, Any] = {"seed": seed, "samples": ids, "step": step}
                     with autocast, stream(model, **place_in_stream):
                         outputs = model(images).float()
                         if paired is None:
@@ -176,7 +177,7 @@ def train(
                                 loss = paired(outputs, model(perturbed).float(), labels)
                         target = loss
                         if asked:
-                            with turn(model, epoch * steps + i):
+                            with turn(model, step):
                                 target = objective.loss(model, images, labels, loss, samples=starts)
                     for parameter in (*weights, *levels):
                         parameter.grad = None

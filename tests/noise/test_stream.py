@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from noiseopt.errors import UserError
-from noiseopt.noise import inject, noise, seed, sigmas, stream
+from noiseopt.noise import inject, noise, seed, sigmas, stream, turn
 from noiseopt.noise.kernels import choose, fits, reference
 from noiseopt.streams import philox
 
@@ -195,6 +195,9 @@ def test_stream_restores_and_refuses(convnet: nn.Module, images: Tensor) -> None
         {"seed": 0, "step": 3},
     ):
         with pytest.raises(UserError), stream(net, **wrong):  # type: ignore[arg-type]
+            pass
+    for number in (-1, 2**32):
+        with pytest.raises(UserError, match="turn"), turn(net, number):
             pass
 
 

@@ -124,7 +124,12 @@ def turn(net: nn.Module, number: int) -> AbstractContextManager[None]:
     An attack that is made at every step of a training is the same attack every time: same seed, same draws. Noise of
     the samples is fresh nevertheless where these are named anew, as `train` does in every epoch; noise of the weights
     knows no samples, and would be the same for ever.
+
+    Raises:
+        UserError: `number` is out of range.
     """
+    if not 0 <= number <= MASK32:
+        raise UserError("a turn must lie in [0, 2^32)", got=number, fix="count turns from 0")
     return set_on_all(net, "turn", number)
 
 

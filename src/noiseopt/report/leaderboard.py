@@ -131,9 +131,8 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
     """
     for adversary in dict.fromkeys(row.adversary for row in rows):
         same = [row for row in rows if row.adversary == adversary]
-        learned = highest(same, "learned")
         for kind, words in _RIVALS.items():
-            for said in _against(same, learned, highest(same, kind), words):
+            for said in _against(same, kind, words):
                 yield f"**{adversary}.** {said}" if adversary else said
     known = [row for kind in KINDS if (row := highest(rows, kind)) is not None]
     if known:
@@ -149,8 +148,9 @@ def verdict(rows: Sequence[Standing]) -> Iterator[str]:
         yield f"Standard deviation of audited accuracy over seeds, the median of these rows: {middle:.3f}."
 
 
-def _against(rows: Sequence[Standing], learned: Standing | None, rival: Standing | None, words: str) -> Iterator[str]:
-    """Learned σ against the row of another kind that has the highest audited accuracy."""
+def _against(rows: Sequence[Standing], kind: str, words: str) -> Iterator[str]:
+    """Learned σ against the row of another kind that has the highest audited accuracy; `words` for that kind."""
+    learned, rival = highest(rows, "learned"), highest(rows, kind)
     if learned is None or rival is None:
         return
     if min(learned.audited.seeds, rival.audited.seeds) < ENOUGH:
@@ -164,7 +164,7 @@ def _against(rows: Sequence[Standing], learned: Standing | None, rival: Standing
     yield f"Learned σ beats {words} of highest audited accuracy: {_place(leader)}, against {_place(rival)}."
     if others := [row.label for row in winners if row is not leader]:
         yield f"So {'do' if len(others) > 1 else 'does'} {', '.join(others)}."
-    unbeaten = [r for r in rows if r.kind == rival.kind and r.placed and not r.masking and not beats(leader, r)]
+    unbeaten = [r for r in rows if r.kind == kind and r.placed and not r.masking and not beats(leader, r)]
     if unbeaten:
         listed = "; ".join(f"{row.label} ({shown(row.clean)}, audited {shown(row.audited)})" for row in unbeaten)
         yield f"Not beaten by {leader.label}, for their clean accuracy or their interval: {listed}."
@@ -224,7 +224,7 @@ def _measured(source: Source, board: Standings) -> Iterator[str]:
     """What was measured of a run that was not audited, such as the settings among which another one's were chosen."""
     data, asked = mapping(source.about.get("data")), mapping(mapping(source.about.get("recipe")).get("data"))
     part = f"{asked.get('measure') or 'test'} images"
-    seeds = max((number.seeds for row in board.rows for number in row.by_column.values()), default=0)
+    seeds = max((number.seeds for row in board.rows for number in row.numbers.values()), default=0)
     command = source.about.get("command")
     how = f"{data.get('name')}, {part}; {seeds} seed{'s' if seeds != 1 else ''}; the strict protocol"
     yield f"{how} (`{command}`).\n" if command else f"{how}.\n"

@@ -37,7 +37,7 @@ class Standing:
     """One row: `clean` and `audited` accuracy, of the same images by the same votes; `cost` is time / plain.
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
-    `by_column`: the recipe's columns under the strict protocol, noise on; `noise_off`: off, where that was measured.
+    `numbers`: the recipe's columns under the strict protocol, by column and whether the noise was on.
     `close`: share of the images that survived by a close vote. `levels`: of the noise at the end of the training.
     `masking`: check → on how many of the audited seeds it points to masking.
     """
@@ -47,8 +47,7 @@ class Standing:
     adversary: str
     clean: Estimate
     audited: Estimate
-    by_column: Mapping[str, Estimate] = field(default_factory=dict)
-    noise_off: Mapping[str, Estimate] = field(default_factory=dict)
+    numbers: Mapping[tuple[str, bool], Estimate] = field(default_factory=dict)
     close: float = 0.0
     levels: Levels | None = None
     masking: Mapping[str, int] = field(default_factory=dict)
@@ -61,7 +60,7 @@ class Standing:
 
     def measured(self, column: str, *, noise: bool) -> Estimate:
         """The number of a column of the recipe, with the noise on or off; without noise there is only the first."""
-        return (self.by_column if noise else self.noise_off).get(column) or estimate([])
+        return self.numbers.get((column, noise)) or estimate([])
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,13 @@ def standings(source: Source) -> Standings:
     for label, row in recipe.items():
         if not row.get("shown", True):
             continue
-        on, off = (
-            {
-                column.key: estimate(
-                    number_of(found, label, column.key, protocol="strict", noise=n, plain=plain).values()
-                )
-                for column in source.layout.columns
-            }
-            for n in (True, False)
-        )
+        measured = {
+            (column.key, on): estimate(
+                number_of(found, label, column.key, protocol="strict", noise=on, plain=plain).values()
+            )
+            for column in source.layout.columns
+            for on in ((True,) if label in plain else (True, False))
+        }
         own = audits.get(label, {})
         rows.append(
             Standing(
@@ -112,8 +109,7 @@ def standings(source: Source) -> Standings:
                 adversary=adversary_of(row, recipe),
                 clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
-                by_column=on,
-                noise_off={} if label in plain else off,
+                numbers=measured,
                 close=_close(own.values()),
                 levels=levels.get(label),
                 masking=_masking(own.values()),
