@@ -16,7 +16,7 @@ from noiseopt import UserError, evaluate, predict
 from noiseopt.attacks import PGD
 from noiseopt.audit import Auditing, Verdict, audit, running
 from noiseopt.data import Dataset
-from noiseopt.noise import noise
+from noiseopt.noise import noise, remove
 
 
 def found(verdict: Verdict) -> set[str]:
@@ -37,6 +37,18 @@ def test_an_honest_model_passes(verdicts: dict[str, Verdict], name: str) -> None
     assert not verdict.masked, verdict.findings
     assert 0.1 < verdict.accuracy.value < verdict.clean.value - 0.1
     assert verdict.accuracy.low < verdict.accuracy.value < verdict.accuracy.high
+
+
+def test_without_its_noise_a_model_is_audited_as_its_weights_are(noisy: nn.Module, test_images: Dataset) -> None:
+    from tests.audit.conftest import SMALL
+
+    settings = Auditing(eps=0.06, **SMALL)
+    off, plain = audit(noisy, test_images, settings, noise=False), audit(remove(noisy), test_images, settings)
+    assert (off.noise_off, off.noisy) == (True, False)
+    assert (plain.noise_off, plain.noisy) == (False, False)
+    assert off.accuracy == plain.accuracy
+    assert [replace(line, seconds=0) for line in off.lines] == [replace(line, seconds=0) for line in plain.lines]
+    assert not audit(remove(noisy), test_images, settings, noise=False).noise_off, "it had none"
 
 
 def test_it_is_as_strict_as_its_strictest_attack(

@@ -62,6 +62,20 @@ def test_audits_at_two_radii_stand_beside_one_another(run: Path, invoke: Invoke)
     assert sorted(round(255 * m["settings"]["eps"]) for m in told) == [25, 50]
 
 
+def test_an_audit_without_the_noise_stands_beside_the_other(run: Path, invoke: Invoke) -> None:
+    rows = ("--row", "MLP", "--row", "MLP+")
+    assert invoke("audit", "tiny", *QUICK, *rows)[0] == 0
+    status, out, err = invoke("audit", "tiny", *QUICK, *rows, "--noise-off")
+    assert status == 0, err
+    assert "MLP+, noise" in out
+    told = json.loads((run / "audit" / "audit.json").read_text())["models"]
+    found = {(m["model"], m["noisy"], m["noise_off"]) for m in told}
+    assert found == {("MLP", False, False), ("MLP+", True, False), ("MLP+", False, True)}
+    assert len(told) == 3
+    assert invoke("report", "tiny")[0] == 0
+    assert "MLP+, noise off" in (run / "report.html").read_text()
+
+
 def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:
     def attacks(*more: str) -> list[tuple[str, object]]:
         status, out, err = invoke("audit", "tiny", *QUICK, "--json", *more)

@@ -91,6 +91,14 @@ def test_audits_at_two_radii_say_which_is_which(run: Path) -> None:
     assert "seed 0, radius 51/255:" in page
 
 
+def test_a_model_without_its_noise_stands_behind_itself(run: Path) -> None:
+    write(run, "audit.json", {**ENTRY, "noisy": False, "noise_off": True}, ENTRY)
+    view = audit_view(run, [], [])
+    assert view is not None
+    name = ENTRY["model"]
+    assert [m["label"] for m in view["models"]] == [name, f"{name}, noise off"]
+
+
 def test_models_stand_in_the_order_of_the_table(run: Path) -> None:
     write(
         run,

@@ -74,6 +74,22 @@ def test_standings_are_means_over_seeds_of_audits_and_records(tmp_path: Path) ->
     assert all(row.cost is None for row in board.rows)
 
 
+def test_an_audit_without_the_noise_is_another_number(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    path = run / "audit" / "audit.json"
+    found = json.loads(path.read_text())
+    found["models"] += [entry("learned", seed, 0.3, noise_off=True) for seed in range(3)]
+    path.write_text(json.dumps(found))
+    board = standings(read(run))
+    rows = {row.label: row for row in board.rows}
+    assert rows["learned"].audited.mean == pytest.approx(0.401)
+    assert rows["learned"].audited_off.mean == pytest.approx(0.3)
+    assert not rows["fixed 1"].audited_off.known
+    assert not board.notes
+    path.write_text(json.dumps({"format": 1, "models": found["models"][-3:]}))
+    assert not any(row.placed for row in standings(read(run)).rows), "with their noise they are what is ranked"
+
+
 def test_an_audit_made_otherwise_is_left_out_and_named(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     path = run / "audit" / "audit.json"

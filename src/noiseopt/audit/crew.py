@@ -25,6 +25,7 @@ class Inspection(Setting):
     images: int | None
     """So many test images, the first; None: all."""
     auditing: Auditing
+    noise: bool
     folder: str
     batch_size: int
 
@@ -51,6 +52,7 @@ class Inspector:
             self._worker.models[network],
             self._images,
             replace(setting.auditing, seed=setting.auditing.seed + network.seed),
+            noise=setting.noise,
             folder=Path(setting.folder),
             label=network.label,
             model_seed=network.seed,

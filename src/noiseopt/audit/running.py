@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from noiseopt.experiments.planning import code_version
 from noiseopt.experiments.store import digest
 from noiseopt.given import given, hash_of_images, hash_of_model
 from noiseopt.journal import Journal
-from noiseopt.noise import has_noise
+from noiseopt.noise import has_noise, remove
 from noiseopt.noise import noise as switched
 from noiseopt.noise.modes import evaluating
 
@@ -46,6 +46,7 @@ def audit(
     data: Data,
     settings: Auditing,
     *,
+    noise: bool = True,
     folder: str | Path | None = None,
     label: str = "",
     model_seed: int | None = None,
@@ -63,6 +64,7 @@ def audit(
         model: images in [0, 1] → logits; used in eval mode, left in the mode that it had, on the device that it is on.
         data: a `Dataset`, or (images `Float[N, C, H, W]` in [0, 1] or `UInt8`, labels `Int64[N]`).
         settings: how hard to try.
+        noise: False: with its noise taken out, as it can be used too. What then is left, the weights are worth alone.
         folder: where to keep what is known, so that an audit that was stopped goes on; None: nowhere.
         label, model_seed: of the model, for the Records.
         batch_size: images at a time: memory and speed, and how much a kill loses.
@@ -73,8 +75,10 @@ def audit(
             cannot be written, or `settings.autoattack` without the library.
     """
     with evaluating(model), switched(model, on=True):
-        job = _Job(model, data, settings, folder, label, model_seed, batch_size, progress)
-        return job.run()
+        noise_off = not noise and has_noise(model)
+        audited = remove(model) if noise_off else model
+        job = _Job(audited, data, settings, folder, label, model_seed, batch_size, progress)
+        return replace(job.run(), noise_off=noise_off)
 
 
 class _Job:

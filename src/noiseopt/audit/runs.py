@@ -99,11 +99,14 @@ class Audited:
         networks: Sequence[Trained],
         settings: Auditing,
         *,
+        noise: bool,
         executor: InProcess | Processes,
         batch_size: int,
         progress: Callable[[Trained, Progress | None], None],
     ) -> list[Verdict]:
         """Audit models, as many at once as `executor` has workers; the verdicts in the order of `networks`.
+
+        `noise`: with the noise that they have; else with it taken out, and that stands beside the other audit.
 
         Each one's Records and its part of audit.json are on the disk as soon as its audit is over, and `progress` is
         given None then.
@@ -115,7 +118,12 @@ class Audited:
 
         common = vars(self._worker.setting)
         inspection = Inspection(
-            **common, images=self._first, auditing=settings, folder=str(self.path), batch_size=batch_size
+            **common,
+            images=self._first,
+            auditing=settings,
+            noise=noise,
+            folder=str(self.path),
+            batch_size=batch_size,
         )
         inspector = Inspector(inspection, self._worker)
         with RunFolder(self.path).open(), executor.open(inspector) as crew:
@@ -181,5 +189,5 @@ def entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _at(entry: dict[str, Any]) -> object:
-    """What was audited, at which radius: audits at several radii stand beside one another."""
-    return entry["model"], entry["model_seed"], entry["settings"]["eps"]
+    """What was audited, at which radius: audits at several radii, or without the noise, stand beside one another."""
+    return entry["model"], entry["model_seed"], entry["settings"]["eps"], entry.get("noise_off", False)

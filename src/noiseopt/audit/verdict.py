@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome for one model.
+    """The outcome for one model. `noisy`: has it noise? `noise_off`: had it some, that was taken out for the audit?
 
     `accuracy`: the Record of the share of images that survived every attack. `undecided`: of the survivors, those whose
     vote was too close for its draws to be certain of, under one attack at least. `checks`: what was looked at, and
@@ -46,6 +46,7 @@ class Verdict:
     lines: tuple[Line, ...]
     checks: tuple[Check, ...]
     records: tuple[Record, ...]
+    noise_off: bool = False
 
     @property
     def masked(self) -> bool:
@@ -68,6 +69,7 @@ class Verdict:
             "code": accuracy.code,
             "settings": self.settings.as_dict(),
             "noisy": self.noisy,
+            "noise_off": self.noise_off,
             "images": accuracy.count,
             "clean": _number(self.clean),
             "audited": _number(accuracy) | {"undecided": self.undecided},

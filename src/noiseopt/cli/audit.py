@@ -49,6 +49,9 @@ def audit(
     autoattack: Annotated[
         bool, typer.Option("--autoattack", help="Also AutoAttack by its authors' library (slow).")
     ] = False,
+    noise_off: Annotated[
+        bool, typer.Option("--noise-off", help="Take the noise out first: what are the weights worth alone?")
+    ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
     device: Device = None,
@@ -94,6 +97,7 @@ def audit(
         verdicts = audited.audit(
             networks,
             settings,
+            noise=not noise_off,
             executor=suited(device, workers=workers, at_most=len(networks)),
             batch_size=_BATCH,
             progress=lambda network, at: listener.audited(network.title, at),
@@ -199,7 +203,8 @@ def _print_verdicts(verdicts: list[Verdict]) -> None:
         record = verdict.accuracy
         found = "FOUND" if verdict.masked else "none"
         clean, undecided = f"{verdict.clean.value:.3f}", str(verdict.undecided)
-        table.add_row(record.model, str(record.model_seed), clean, record.describe(), undecided, found)
+        named = f"{record.model}, noise off" if verdict.noise_off else record.model
+        table.add_row(named, str(record.model_seed), clean, record.describe(), undecided, found)
     Console().print(table)
     for verdict in verdicts:
         for check in verdict.findings:

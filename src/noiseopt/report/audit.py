@@ -23,7 +23,8 @@ def audit_view(
 
     def order(entry: dict[str, Any]) -> tuple[float, ...]:
         label, eps = str(entry["model"]), mapping(entry.get("settings")).get("eps", 0)
-        return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0, eps
+        off = is_noise_off(entry)
+        return rows.index(label) if label in rows else len(rows), entry["model_seed"] or 0, eps, off
 
     audits = current(entries_of(folder / FOLDER / "audit.json", notes), about or {}, notes, what="audits")
     certificates = entries_of(folder / FOLDER / "certificates.json", notes)
@@ -34,6 +35,11 @@ def audit_view(
         return None
     many = len({model["radius"] for model in audited}) > 1
     return {"models": audited, "many_radii": many, "how": _how(audited), "certificates": certified}
+
+
+def is_noise_off(entry: Mapping[str, Any]) -> bool:
+    """Had the model noise that was taken out for its audit?"""
+    return entry.get("noise_off") is True
 
 
 def current(
@@ -88,7 +94,7 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
     ]
     undecided = int(audited["undecided"])
     return {
-        "label": str(entry["model"]),
+        "label": f"{entry['model']}, noise off" if is_noise_off(entry) else str(entry["model"]),
         "seed": entry["model_seed"],
         "radius": f"{255 * float(mapping(entry['settings'])['eps']):.3g}/255",
         "masked": bool(entry["masked"]),

@@ -26,7 +26,8 @@ Ordered by audited accuracy: the share of test images that survive every attack 
 is that of the same images by the same votes. Numbers are means over seeds ± half of the 95 % t-interval over them. A
 seed is one training and the draws of its audit; the images are the same for all, so ± has no choice of images in it,
 and one that is far below what the median row's deviation gives is luck. *Close* is the share of the images that
-survived by a close vote: so far a number may move with the audit's draws. One method *beats* another here if the two
+survived by a close vote: so far a number may move with the audit's draws. *Noise off*: audited once more, the noise
+taken out: what of it the weights are worth alone. One method *beats* another here if the two
 intervals of audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g}
 less, about one standard error of a network's on 1,000 images; compared are rows that were trained on the examples of
 the same adversary. The best row of a kind is chosen on these same images, which flatters it a little. *σ* is its root
@@ -176,13 +177,14 @@ def _place(row: Standing) -> str:
 
 def _table(source: Source, rows: Sequence[Standing]) -> str:
     columns = _columns(source, rows)
-    leading = front(rows)
+    leading, off = front(rows), any(row.audited_off.known for row in rows)
     header = [
         "Method",
         "What",
         "Clean",
         *(title for title, *_ in columns),
         "Audited",
+        *(["Audited, noise off"] if off else []),
         "Close",
         "Front",
         "Masking",
@@ -198,6 +200,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             shown(row.clean),
             *(shown(row.measured(key, noise=noise)) for _, key, noise in columns),
             shown(row.audited) + (f" ({row.audited.seeds} of {seeds} seeds)" if row.audited.seeds < seeds else ""),
+            *([shown(row.audited_off)] if off else []),
             f"{row.close:.1%}" if row.close else "",
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from noiseopt.report.audit import FOLDER, current, entries_of
+from noiseopt.report.audit import FOLDER, current, entries_of, is_noise_off
 from noiseopt.report.layout import mapping
 from noiseopt.report.levels import Levels, final_levels
 from noiseopt.report.sources import Source, number_of, numbers, plain_rows
@@ -38,7 +38,8 @@ class Standing:
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `numbers`: the recipe's columns under the strict protocol, by column and whether the noise was on.
-    `close`: share of the images that survived by a close vote. `levels`: of the noise at the end of the training.
+    `audited_off`: with its noise taken out. `close`: share of the images that survived by a close vote. `levels`: of
+    the noise at the end of the training.
     `masking`: check → on how many of the audited seeds it points to masking.
     """
 
@@ -48,6 +49,7 @@ class Standing:
     clean: Estimate
     audited: Estimate
     numbers: Mapping[tuple[str, bool], Estimate] = field(default_factory=dict)
+    audited_off: Estimate = field(default_factory=lambda: estimate([]))
     close: float = 0.0
     levels: Levels | None = None
     masking: Mapping[str, int] = field(default_factory=dict)
@@ -101,7 +103,7 @@ def standings(source: Source) -> Standings:
             for column in source.layout.columns
             for on in ((True,) if label in plain else (True, False))
         }
-        own = audits.get(label, {})
+        own, without = audits[label, False], audits[label, True]
         rows.append(
             Standing(
                 label=label,
@@ -110,6 +112,7 @@ def standings(source: Source) -> Standings:
                 clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
                 numbers=measured,
+                audited_off=estimate(float(entry["audited"]["value"]) for entry in without.values()),
                 close=_close(own.values()),
                 levels=levels.get(label),
                 masking=_masking(own.values()),
@@ -124,18 +127,21 @@ def standings(source: Source) -> Standings:
 
 def _audits(
     source: Source, recipe: Mapping[str, Any], notes: list[str]
-) -> tuple[dict[str, dict[int, dict[str, Any]]], Mapping[str, Any], int]:
-    """Row → seed → its audit, of those that were made as most were; their settings, and how many images they had."""
+) -> tuple[dict[tuple[str, bool], dict[int, dict[str, Any]]], Mapping[str, Any], int]:
+    """(row, was its noise taken out?) → seed → its audit, of those that were made as most with their noise were; their
+    settings, and how many images they had.
+    """
     found = entries_of(source.folder / FOLDER / "audit.json", notes)
     found = [entry for entry in found if str(entry["model"]) in recipe]
     now = current(found, source.about, notes, what="audits")
-    alike = Counter(_made(entry) for entry in now).most_common(1)
-    audits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    alike = Counter(_made(entry) for entry in now if not is_noise_off(entry)).most_common(1)
+    audits: dict[tuple[str, bool], dict[int, dict[str, Any]]] = defaultdict(dict)
     chosen: dict[str, Any] = {}
     others: list[str] = []
     for entry in now:
-        if _made(entry) == alike[0][0]:
-            audits[str(entry["model"])][int(entry["model_seed"] or 0)] = chosen = entry
+        if alike and _made(entry) == alike[0][0]:
+            at = str(entry["model"]), is_noise_off(entry)
+            audits[at][int(entry["model_seed"] or 0)] = chosen = entry
         else:
             others.append(f"{entry['model']}, seed {entry['model_seed']}")
     if others:
