@@ -133,6 +133,12 @@ def test_a_committee_is_certified_by_less_than_each_of_its_members() -> None:
     assert found.radius.mean() > 0.06
 
 
+def test_a_layer_that_is_called_twice_draws_twice() -> None:
+    images = torch.rand(4, 1, 4, 4)
+    noisy = with_noise_in_front(Half(), 0.3, like=images)
+    assert input_noise(Members(noisy, noisy), images) == pytest.approx(0.3 / math.sqrt(2))
+
+
 def test_images_that_go_past_the_noise_get_no_certificate() -> None:
     images = torch.rand(4, 1, 4, 4)
     model = Members(with_noise_in_front(Half(), 0.3, like=images), Half())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from noiseopt import Auditing, Certifying, UserError, audit, certify
+from noiseopt import Auditing, Certifying, UserError, audit, certify, inject
 from noiseopt.given import given, hash_of_images, hash_of_model
+from noiseopt.noise import ZOO
 
 IMAGES, LABELS = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(6).long()
 SIGMA = Certifying(sigma=0.1)
@@ -57,6 +62,29 @@ def test_bytes_are_pixels_and_images_are_counted() -> None:
     assert 0.5 < images.max() <= 1
     assert torch.equal(labels, LABELS)
     assert ids.tolist() == list(range(6))
+
+
+def test_hashes_are_of_the_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+    for temperature in (2, 2, 30):  # a file that somebody edits
+        text = "from torch import nn\n\nclass Net(nn.Module):\n    def forward(self, x):\n"
+        (tmp_path / "users_net.py").write_text(f"{text}        return x / {temperature}\n")
+        sys.modules.pop("users_net", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        net = importlib.import_module("users_net").Net()
+        seen.append((str(net), hash_of_model(net)))
+    assert len({printed for printed, _ in seen}) == 1
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_hashes_are_of_where_the_noise_takes_hold() -> None:
+    noisy = inject(network(), example_input=IMAGES, where="linear", sigma=0.2)
+    before = ZOO["rse"](network(), example_input=IMAGES, where="linear", first=0.2, inner=0.2)
+    assert str(noisy) == str(inject(network(), example_input=IMAGES, where="linear", sigma=0.2))
+    assert hash_of_model(noisy) == hash_of_model(inject(network(), example_input=IMAGES, where="linear", sigma=0.2))
+    assert hash_of_model(noisy) != hash_of_model(before)
 
 
 def test_hashes_are_of_all_that_counts() -> None:

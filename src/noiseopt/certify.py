@@ -87,6 +87,7 @@ class Certificates:
             "sigma": self.sigma,
             "alpha": self.settings.alpha,
             "guess": self.settings.guess,
+            "in_front": self.settings.sigma is not None,
             "abstained": int((self.predicted == ABSTAIN).sum()),
         }
         known = {"perturbation": "l2", "noise": True, "seed": self.settings.seed, **self.known}
@@ -182,34 +183,36 @@ def with_noise_in_front(model: nn.Module, sigma: float, *, like: Tensor) -> nn.M
 def input_noise(model: nn.Module, images: Tensor) -> float | None:
     """σ of the noise that the model adds to its images as they come; None where it adds none.
 
-    Where σ differs from pixel to pixel, the least counts. Where several layers draw noise for the images (a committee's
-    members), moving the images moves all of it at once, which is as if one layer had (Σ σ_i⁻²)^-½.
+    Where σ differs from pixel to pixel, the least counts. Where noise is drawn for the images several times (by a
+    committee's members, or by one layer called more than once), moving the images moves all of it at once, which is as
+    if it were drawn once with (Σ σ_i⁻²)^-½.
 
     Raises UserError where the images also reach the model past its noise: no theorem is about that.
     """
-    found: dict[GaussianNoise, float] = {}
+    layers: set[GaussianNoise] = set()
+    sigmas: list[float] = []  # of every call
 
     def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
         value = args[0] if args else None
         if isinstance(value, Tensor) and value.shape == images.shape and torch.equal(value, images):
             assert isinstance(layer, GaussianNoise)
-            found[layer] = float(layer.sigma.abs().min())
+            layers.add(layer)
+            sigmas.append(float(layer.sigma.abs().min()))
 
     def hide(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
     _hooked(model, images, [m.register_forward_pre_hook(look) for m in model.modules() if isinstance(m, GaussianNoise)])
-    if not found or min(found.values()) == 0:
+    if not sigmas or min(sigmas) == 0:
         return None
     with switched(model, on=False):
         one, other = (
-            _hooked(model, seen, [layer.register_forward_hook(hide) for layer in found])
+            _hooked(model, seen, [layer.register_forward_hook(hide) for layer in layers])
             for seen in (images, 1 - images)
         )
     if not torch.equal(one, other):
         rule, fix = "all that a model sees of its images must be noisy, or its noise proves nothing", "pass sigma=0.25"
         raise UserError(rule, got="images that also go past its noise", fix=fix)
-    sigmas = list(found.values())
     return sigmas[0] if len(sigmas) == 1 else math.fsum(sigma**-2 for sigma in sigmas) ** -0.5
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from noiseopt.attacks.settings import check_batch
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
+from noiseopt.noise.attaching import to_output
 
 
 @torch.no_grad()
@@ -42,7 +45,9 @@ def given(model: nn.Module, data: Dataset | tuple[Tensor, Tensor]) -> tuple[Tens
     check_batch(images, labels, ids)
     try:
         logits = model(images[:1])
-    except RuntimeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model of the user's raises
         rule = f"the model must take images of {images.dtype} {list(images.shape[1:])}"
         raise UserError(rule, got=str(error), fix="use the data that it was trained on") from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -55,9 +60,30 @@ def given(model: nn.Module, data: Dataset | tuple[Tensor, Tensor]) -> tuple[Tens
 
 
 def hash_of_model(model: nn.Module) -> str:
-    """SHA-256 of a model's modules, as they print, and of its tensors."""
+    """SHA-256 of a model's modules, as they print, of its tensors, and of what else decides what it computes: where
+    noise and other hooks take hold, and the source of modules that are neither torch's nor noiseopt's.
+    """
     printed = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model))
-    return _hashed(printed, ((f"{n} {t.dtype} {tuple(t.shape)}", t) for n, t in sorted(model.state_dict().items())))
+    tensors = sorted(model.state_dict().items())
+    named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in tensors)
+    return _hashed("\n".join([printed, *_hooks(model), *_sources(model)]), named)
+
+
+def _hooks(model: nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        for kind, hooks in (("before", module._forward_pre_hooks), ("after", module._forward_hooks)):
+            for hook in hooks.values():
+                if hook is not to_output:  # which the noise layer, as it prints, says already
+                    yield f"{kind} {name}: {getattr(hook, '__qualname__', type(hook).__qualname__)}"
+
+
+def _sources(model: nn.Module) -> Iterator[str]:
+    """As far as they can be had: what is typed into an interpreter has none."""
+    classes = {type(module) for module in model.modules()}
+    for kind in sorted(classes, key=lambda kind: (kind.__module__, kind.__qualname__)):
+        if kind.__module__.partition(".")[0] not in ("torch", "noiseopt"):
+            with suppress(OSError, TypeError):
+                yield inspect.getsource(kind)
 
 
 def hash_of_images(images: Tensor, labels: Tensor) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noiseopt import inject
+from noiseopt import inject, predict
 from noiseopt.audit import Auditing, audit, library
 from noiseopt.audit.library import Library, check_installed
 from noiseopt.data import Dataset
@@ -35,6 +35,17 @@ def test_it_fools_what_can_be_fooled_inside_the_ball(version: Any) -> None:
     assert (attacked - images).abs().max() <= 0.4 + 1e-6
     assert (model(attacked).argmax(dim=1) != labels).all()
     assert torch.equal(attack(model, images, labels), attacked)
+
+
+def test_it_is_given_the_mean_over_draws_others_in_every_pass() -> None:
+    model = inject(tiny(), example_input=torch.zeros(2, 1, 6, 6), sigma=1.0)
+    images = torch.rand(3, 1, 6, 6)
+    asked = library._Mean(model, 20, seed=7)
+    first, second = (asked(images).softmax(-1) for _ in range(2))
+    assert torch.allclose(first, predict(model, images, draws=20, seed=7), atol=1e-6)
+    assert not torch.allclose(first, second, atol=1e-3)
+    both = predict(model, images, draws=40, seed=7)
+    assert torch.allclose((first + second) / 2, both, atol=1e-6), "the next draws"
 
 
 def test_an_audit_makes_it_with_the_noise_on_and_off(

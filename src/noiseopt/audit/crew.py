@@ -78,12 +78,14 @@ def inspect(
     """Audit them all; the verdicts in their order. `keep` is given each as soon as there is one, and `progress` None
     then.
 
-    Raises what auditing a network raised, and UserError where one ends its worker `crew.tries` times.
+    Raises what auditing a network raised, and UserError where one ends its worker `crew.tries` times; but the others
+    are audited first.
     """
     by_title = {network.title: network for network in networks}
     verdicts: dict[str, Verdict] = {}
     waiting = deque(by_title)
     deaths: Counter[str] = Counter()
+    failed: dict[str, Exception] = {}
 
     def hear(task: Task, message: Message) -> None:
         (title,) = task.cells
@@ -95,16 +97,29 @@ def inspect(
                 keep(by_title[title], verdict)
                 progress(by_title[title], None)
             case Broken():
-                raise message.exception()
-            case Over() if title not in verdicts:
+                failed[title] = message.exception()
+            case Over() if title not in verdicts and title not in failed:
                 deaths[title] += 1
                 if deaths[title] >= crew.tries:
-                    rule = f"{title}: a worker must live until its audit is done"
-                    raise UserError(rule, got=message.reason, fix="free memory, or use fewer --workers; then go on")
-                waiting.appendleft(title)
+                    fix = "free memory, or use fewer --workers; then go on"
+                    failed[title] = UserError("a worker must live until its audit is done", got=message.reason, fix=fix)
+                else:
+                    waiting.appendleft(title)
 
     while waiting or crew.running:
         while waiting and crew.running < crew.size:
             crew.start(Task((waiting.popleft(),)))
         crew.attend(hear)
+    for title, error in failed.items():
+        raise _named(title, error, others=len(failed) - 1)
     return [verdicts[title] for title in by_title]
+
+
+def _named(title: str, error: Exception, *, others: int) -> Exception:
+    if not isinstance(error, UserError):
+        return error
+    rule, _, fix = str(error).rpartition("; fix: ")
+    who = f"{title} (and {others} more)" if others else title
+    made = UserError(f"{who}: {rule}", fix=fix)
+    made.__cause__ = error
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class Audited:
         return self._worker.recipe.evaluation.seed
 
     def networks(self, rows: Sequence[str], seeds: Collection[int] | None) -> list[Trained]:
-        """Those of these rows (none: all) and of these seeds (None: the first).
+        """Those of these rows (none: all that the recipe shows) and of these seeds (None: the first).
 
         Raises UserError where there is no such row or seed, or a model is not trained.
         """
@@ -85,7 +84,8 @@ class Audited:
                     f"the run has the seeds {', '.join(map(str, there))}", got=seed, fix="choose among them"
                 )
         wanted = set(seeds) if seeds else set(there[:1])
-        cells = [cell for cell in found if cell.seed in wanted and (not rows or cell.label in rows)]
+        looked_at = rows or [row.label for row in self._worker.recipe.rows if row.shown]
+        cells = [cell for cell in found if cell.seed in wanted and cell.label in looked_at]
         for cell in cells:
             for need in cell.trainings:
                 done = ModelFolder(self._worker.setting.runs_dir, need).epochs_done
@@ -156,6 +156,7 @@ class Audited:
                 "command": self._command,
                 "images": len(self.images),
                 "sigma": found.sigma,
+                "in_front": settings.sigma is not None,
                 "draws": settings.draws,
                 "alpha": settings.alpha,
                 "abstained": int((found.predicted == -1).sum()),
@@ -163,7 +164,7 @@ class Audited:
                     {"radius": r.parameters["radius"], "value": r.value, "low": r.low, "high": r.high} for r in records
                 ],
             }
-            self._keep(records, CERTIFICATES, entry, of=itemgetter("model", "model_seed", "sigma"))
+            self._keep(records, CERTIFICATES, entry, of=_certified)
         return found, records
 
     def _keep(
@@ -186,6 +187,11 @@ def entries(path: Path) -> list[dict[str, Any]]:
         return [dict(entry) for entry in found["models"]]
     except (OSError, ValueError, TypeError, KeyError):
         return []
+
+
+def _certified(entry: dict[str, Any]) -> object:
+    """What was certified: with noise in front that `--sigma` put there, or by the model's own."""
+    return entry["model"], entry["model_seed"], entry["sigma"], entry.get("in_front", False)
 
 
 def _at(entry: dict[str, Any]) -> object:

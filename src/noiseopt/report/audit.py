@@ -167,7 +167,7 @@ def _certificates(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
             {
                 "label": str(entry["model"]),
                 "seed": entry["model_seed"],
-                "sigma": f"{float(entry['sigma']):g}",
+                "sigma": f"{float(entry['sigma']):g}{' in front' if entry.get('in_front') else ''}",
                 "abstained": _share(int(entry["abstained"]) / int(entry["images"])),
                 "cells": cells,
             }
