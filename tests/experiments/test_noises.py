@@ -10,6 +10,7 @@ import torch
 
 from noiseopt.attacks import PGD
 from noiseopt.errors import UserError
+from noiseopt.experiments.perturbations import OfAttack
 from noiseopt.experiments.planning import build_network, divided, plan, training_arguments
 from noiseopt.experiments.recipe import Recipe, from_run, load, loads
 from noiseopt.experiments.rows import Row
@@ -108,6 +109,14 @@ def test_an_adversary_without_a_loss_has_the_fingerprint_that_it_always_had() ->
     assert paired.fingerprint() == {**adversary.fingerprint(), "loss": {"name": "trades", "beta": 6.0}}
 
 
+def test_an_attack_has_the_seed_that_it_is_given_or_the_recipes_own() -> None:
+    made: Any = OfAttack(attack="pgd", eps=0.1, step_size=0.1, steps=1)
+    assert made.build(surrogate=None, seed=7).seed == 7
+    assert made.fingerprint()["seed"] == 0
+    own: Any = OfAttack(attack="pgd", eps=0.1, step_size=0.1, steps=1, seed=3)
+    assert own.build(surrogate=None, seed=7).seed == 3
+
+
 def test_all_settings_of_a_kind_are_written_out() -> None:
     noise: Any = row("noise: {kind: pni}").noise
     assert noise.model_dump(exclude_none=True) == {
@@ -133,6 +142,7 @@ def test_all_settings_of_a_kind_are_written_out() -> None:
         ("noise: {kind: pnl}", "did you mean 'pni'"),
         ("noise: {kind: pni, alfa: 1}", "did you mean 'alpha'"),
         ("noise: {kind: 3}", "noise"),
+        ("noise: {kind: pixels, init: .inf}", r"noise\.init must be finite; got inf"),
         ("noise: {objective: {objective: information, to: all}}", "to must be 'sigma' or 'both'"),
         ("adversary: {attack: fgsm, eps: 0.1, loss: trade}", "did you mean 'trades'"),
         ("adversary: {attack: fgsm, eps: 0.1, loss: trades, beta: -1}", "beta must be at least 0"),

@@ -22,7 +22,7 @@ from noiseopt.experiments.run import Runner
 from noiseopt.experiments.store import Store
 from noiseopt.experiments.work import Setting, Worker
 from noiseopt.models import build
-from noiseopt.noise import ZOO, continue_from
+from noiseopt.noise import ZOO, continue_from, inject, sigmas
 from tests.experiments.conftest import write_images
 from tests.experiments.test_cells import parts
 
@@ -129,6 +129,7 @@ def test_pools_are_the_examples_of_each_network_in_8_bits(file: Path) -> None:
     def darker(
         model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, *, samples: object = None
     ) -> torch.Tensor:
+        assert torch.get_num_threads() == 1, "the same images however many workers there are"
         return images * model.weight  # type: ignore[operator]
 
     data = parts()
@@ -223,6 +224,17 @@ def test_the_original_test_images_stay_the_test_images() -> None:
     assert choosing.train.ids.tolist() == data.train.ids.tolist()
 
 
+def test_the_original_test_images_are_not_guessed_at() -> None:
+    from noiseopt.experiments.planning import check_original
+    from noiseopt.experiments.schema import Data
+
+    images = torch.zeros(30, 1, 2, 2, dtype=torch.uint8)
+    part = Dataset(images, torch.zeros(30).long(), ("a",), "x", torch.arange(30))
+    with pytest.raises(UserError, match="test: original needs all of mnist, 70,000 images; got 30"):
+        check_original(part, Data(name="mnist", split=[3, 1, 1], test="original"))
+    check_original(part, Data(name="mnist", split=[3, 1, 1]))
+
+
 def test_training_may_go_on_with_noise_that_was_not_there_before(file: Path, tmp_path: Path) -> None:
     noisy = "    after: Net\n    noise: {sigma: learned, init: 0.5}\n"
     file.write_text(
@@ -252,6 +264,20 @@ def test_weights_are_carried_over_behind_noise_and_out_from_behind_it(kind: str)
     out = build("mlp", hidden=[4], seed=2)
     continue_from(out, behind)
     assert all(torch.equal(out.state_dict()[name], value) for name, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize(("before", "after"), [("fixed", "fixed"), ("learned", "fixed"), ("fixed", "learned")])
+def test_noise_that_is_not_learned_is_carried_nowhere(before: Any, after: Any) -> None:
+    def net(sigma: Any, init: float) -> nn.Module:
+        options: dict[str, Any] = {"sigma": init} if sigma == "fixed" else {"sigma": "learned", "init": init}
+        return inject(build("mlp", hidden=[4], seed=0), example_input=torch.rand(2, 1, 28, 28), **options)
+
+    trained, going_on = net(before, 1.0), net(after, 0.5)
+    continue_from(going_on, trained)
+    assert all(bool((sigma == 0.5).all()) for sigma in sigmas(going_on).values())
+    learned = net("learned", 0.5)
+    continue_from(learned, net("learned", 1.0))
+    assert all(bool((sigma == 1.0).all()) for sigma in sigmas(learned).values())
 
 
 def test_a_network_of_another_shape_carries_nothing_over() -> None:

@@ -84,6 +84,14 @@ def test_a_changed_recipe_keeps_what_still_holds_and_sets_the_rest_aside(
     assert len(list((tmp_path / "models").glob("*/checkpoint.safetensors"))) == 5  # every one that was trained
 
 
+def test_the_gallery_is_of_the_protocol_that_the_recipe_has(changed: Callable[..., Recipe], tmp_path: Path) -> None:
+    said = []
+    for protocol in ("paper", "strict"):
+        run(changed(("seeds: [0]", f"seeds: [0]\nprotocol: {protocol}")), tmp_path)
+        said.append(json.loads((tmp_path / "tiny" / "gallery.json").read_text())["made_of"])
+    assert said[0] != said[1]
+
+
 def test_training_and_measuring_apart(tiny: Recipe, tmp_path: Path, done: tuple[Path, Outcome, list[Event]]) -> None:
     with pytest.raises(UserError, match=r"surrogate, seed 1000 must be trained .*0 of 1 epochs.*noiseopt train"):
         run(tiny, tmp_path, training=False)

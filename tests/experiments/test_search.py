@@ -113,6 +113,30 @@ def test_a_trial_that_diverges_is_given_up_and_the_search_goes_on(
         search(recipe, trials=1, **{**options, "runs_dir": tmp_path / "other"})
 
 
+def test_a_row_is_trained_as_the_grid_would(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    def look(model: Any, data: Any, training: Any, **options: Any) -> None:
+        told.append(options)
+        raise Diverged("seen", fix="none")
+
+    monkeypatch.setattr("noiseopt.experiments.search.train", look)
+    values = {**yaml.safe_load(TEXT), "precision": "bf16", "seeds": [3]}
+    values["rows"][1]["member"] = 2
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(UserError, match="every trial was given up"):
+        search(load(path), trials=1, runs_dir=tmp_path / "runs", device="cpu", images=8)
+    assert (told[0]["seed"], told[0]["precision"]) == (3 + 2 * 1_000_003, "bf16")
+
+
+def test_a_row_that_goes_on_after_another_is_not_searched(tmp_path: Path) -> None:
+    values = yaml.safe_load(TEXT)
+    values["rows"][1]["after"] = "Plain"
+    with pytest.raises(UserError, match="from random weights; got Noisy, which goes on after Plain"):
+        search(loads(yaml.safe_dump(values)), trials=1, runs_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -15,6 +15,7 @@ from noiseopt.evaluate import predict
 from noiseopt.experiments.cells import Defended, Plan, Training
 from noiseopt.experiments.models import TrainedModels
 from noiseopt.experiments.perturbations import Clean, OfCorruption, OfPerturbation, Scene
+from noiseopt.experiments.planning import code_version
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.schema import Column
@@ -37,7 +38,8 @@ def write_gallery(folder: Path, recipe: Recipe, cells: Plan, models: TrainedMode
     looks = {title: perturbation.fingerprint() for title, perturbation in shown.items()}
     made = {label: cell.hash for label, cell in rows.items()}
     surrogates = [cell.hash for cell in cells.trainings if not isinstance(cell.network, Row)]
-    made_of = digest([made, surrogates, attacked, measured.hash, recipe.evaluation.model_dump(), looks])
+    how = [recipe.evaluation.model_dump(), recipe.protocol, looks, code_version()]
+    made_of = digest([made, surrogates, attacked, measured.hash, *how])
     result = f"{IMAGES} images, attacks crafted on {attacked}"
     if _made_of(folder) == made_of:
         return result

@@ -40,7 +40,8 @@ def write_maps(folder: Path, recipe: Recipe, cells: Plan, models: TrainedModels,
         (label, on) for label, cell in rows.items() for on in (recipe.evaluation.noise if cell.noisy else [False])
     ]
     made = {label: cell.hash for label, cell in rows.items()}
-    parts = [settings.model_dump(), recipe.evaluation.model_dump(), made, measured.hash, code_version()]
+    how = [settings.model_dump(), recipe.evaluation.model_dump(), recipe.protocol]
+    parts = [*how, made, measured.hash, code_version()]
     count = settings.count(on_cpu=measured.images.device.type == "cpu")
     candidates = boxed(measured, count)
     if not len(candidates):

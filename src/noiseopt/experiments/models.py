@@ -54,9 +54,12 @@ class ModelFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason, fix = error.strerror or str(error), "choose another --runs-dir"
-            raise UserError(f"the folder {self.path} must be writable", got=reason, fix=fix) from None
+            raise self._unusable(error) from None
         return FileLock(self.path / ".lock")
+
+    def _unusable(self, error: OSError) -> UserError:
+        reason = error.strerror or str(error)
+        return UserError(f"the folder {self.path} must be writable", got=reason, fix="choose another --runs-dir")
 
     @contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
@@ -67,6 +70,8 @@ class ModelFolder:
         except Timeout:
             waiting()
             lock.acquire()
+        except OSError as error:
+            raise self._unusable(error) from None
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from noiseopt.errors import UserError
 from noiseopt.experiments import reading
 from noiseopt.experiments.perturbations import OfAttack
-from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
+from noiseopt.experiments.problems import Part, all_finite, broken, known_keys, known_name, refused
 from noiseopt.noise import OBJECTIVES, TRAINED_BY, ZOO, SigmaObjective, inject
 
 
@@ -146,6 +146,7 @@ class OfZoo(Part):
         known_keys(value, ["kind", "objective", *settings])
         own = {"objective": dict(TRAINED_BY[kind])} if kind in TRAINED_BY else {}
         settings |= {key: reading.number(setting) for key, setting in value.items()}
+        all_finite({key: setting for key, setting in settings.items() if key != "objective"})
         return own | {key: setting for key, setting in settings.items() if setting is not None}
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,7 +24,7 @@ from noiseopt.attacks import ATTACKS, Transfer, sign_at
 from noiseopt.concepts import Perturbation, clean
 from noiseopt.corruptions import CORRUPTIONS, Corruption, random_noise_at
 from noiseopt.errors import UserError
-from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
+from noiseopt.experiments.problems import Part, all_finite, broken, known_keys, known_name, refused
 from noiseopt.experiments.reading import number
 
 
@@ -122,8 +121,7 @@ class OfAttack(Part):
             if parameter.default is parameter.empty and name not in settings:
                 broken(f"needs the setting {name}", fix=f"add {name}: ...")
         for name, setting in settings.items():
-            if isinstance(setting, float) and not math.isfinite(setting):
-                broken(f"needs a finite {name}", got=setting, fix="write a number")
+            all_finite(setting, at=(name,))
         try:
             ATTACKS[value["attack"]](**settings)
         except UserError as error:
@@ -141,7 +139,9 @@ class OfAttack(Part):
         return {"fgsm": "FGSM", "pgd": "PGD", "lbfgs": "L-BFGS"}.get(self.attack, self.attack)
 
     def build(self, *, surrogate: nn.Module | None, seed: int, scene: Scene | None = None) -> Perturbation:
-        return ATTACKS[self.attack](**self.settings)
+        # A seed that is written in the recipe goes before.
+        own = {"seed": seed} if "seed" in inspect.signature(ATTACKS[self.attack]).parameters else {}
+        return ATTACKS[self.attack](**(own | self.settings))
 
     def fingerprint(self) -> Any:
         # The attack's own account, defaults included: if a default changes, so does the number.

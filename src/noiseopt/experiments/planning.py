@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from noiseopt.data import DATASETS, Dataset, Split, split, split_off
+from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Defended, Measured, Measurement, Plan, Share, Training
 from noiseopt.experiments.perturbations import OfTransfer
 from noiseopt.experiments.recipe import Recipe
@@ -39,6 +40,16 @@ def chosen(pool: Dataset, source: Data) -> Dataset:
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(source.split_seed ^ _CHOICE))
     rows = order[: source.images].sort().values
     return pool.subset(rows).named(f"{pool.name}, {source.images:,} images drawn from {len(pool):,}")
+
+
+def check_original(pool: Dataset, source: Data) -> None:
+    """Raises UserError where the recipe measures on the original test images, and `pool`, the whole of a set as it was
+    found, is not all of it: then nobody can say which those are.
+    """
+    counts = DATASETS[source.name].counts if source.name else None
+    if source.test == "original" and counts is not None and len(pool) != sum(counts):
+        rule, got = f"test: original needs all of {source.name}, {sum(counts):,} images", f"{len(pool):,}"
+        raise UserError(rule, got=got, fix="complete the files in --data-dir, or leave test: original out")
 
 
 def divided(pool: Dataset, source: Data) -> Split:
@@ -120,11 +131,16 @@ def _shares(recipe: Recipe, data: Split, shown: Sequence[Training | Defended], *
             )
 
 
+def own_seed(network: Network, seed: int) -> int:
+    """Of one training: members of a committee differ by it."""
+    return seed + network.member * 1_000_003 if isinstance(network, Row) else seed
+
+
 def _training(
     recipe: Recipe, data: Split, network: Network, label: str, seed: int, *, after: Training | None = None
 ) -> Training:
     settings = recipe.training_of(network)
-    own_seed = seed + network.member * 1_000_003 if isinstance(network, Row) else seed
+    of_its_own = own_seed(network, seed)
     parts: dict[str, Any] = {
         "train": data.train.hash,
         "validation": data.validation.hash,
@@ -135,11 +151,11 @@ def _training(
         "noise": network.noise.model_dump(exclude_none=True) if isinstance(network, Row) and network.noise else None,
         "training": settings.model_dump(exclude_none=True),
         "curves": recipe.curves.model_dump(),
-        "seed": own_seed,
+        "seed": of_its_own,
     }
     if ":" in network.model and not network.model.startswith("noiseopt."):
         # Your own function may be another tomorrow under the same name: its file, and what it builds, are part of it.
-        built = re.sub(r" at 0x[0-9a-fA-F]+", "", str(build_network(network, data.train, seed=own_seed)))
+        built = re.sub(r" at 0x[0-9a-fA-F]+", "", str(build_network(network, data.train, seed=of_its_own)))
         parts["source"] = [hashlib.sha256(source_of(network.model)).hexdigest(), built]
     if recipe.precision != "float32":
         parts["precision"] = recipe.precision
@@ -151,7 +167,7 @@ def _training(
     images = len(data.train) * (2 + len(after.needs) if after and pooled(network) else 1)
     if isinstance(network, Row) and network.noise is not None:
         images = network.noise.objective.build().trained_on(images)
-    return Training(network, label, seed, settings.epochs_on(images), digest(parts), own_seed, after)
+    return Training(network, label, seed, settings.epochs_on(images), digest(parts), of_its_own, after)
 
 
 def pooled(network: Network) -> bool:

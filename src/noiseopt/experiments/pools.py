@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from noiseopt.concepts import Perturbation
 from noiseopt.data import Dataset, Split
 from noiseopt.noise.modes import evaluating
+from noiseopt.threads import using_threads
 
 _IDENTITIES = 1 << 24
 _BATCH_SIZE = 1000
@@ -38,7 +39,9 @@ def _examples(data: Dataset, network: nn.Module, perturbation: Perturbation) -> 
     """`UInt8[N, C, H, W]`."""
     made = []
     place = next(network.parameters()).device
-    with evaluating(network):
+    # On one thread, however many workers there are: a pool is made once more when its stage goes on, and its images are
+    # part of what that stage is.
+    with evaluating(network), using_threads(1):
         for batch in data.batches(_BATCH_SIZE):
             images, labels, ids = (tensor.to(place) for tensor in batch)
             examples = perturbation(network, images, labels, samples=ids).detach()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -57,6 +58,19 @@ def known_name(name: str, valid: Iterable[str], *, what: str, at: Place = ()) ->
     valid = list(valid)
     if name not in valid:
         broken(f"must name {what}", got=name, fix=nearest(name, valid), at=at)
+
+
+def all_finite(value: Any, *, at: Place = ()) -> None:
+    """Raises (inside a validator) for the first number in `value`, or in what it contains, that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        broken("must be finite", got=value, fix="write a number", at=at)
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        inside = enumerate(value)
+    for key, part in inside:
+        all_finite(part, at=(*at, key if isinstance(key, int) else str(key)))
 
 
 def broken(rule: str, *, got: object = None, fix: str, at: Place = ()) -> NoReturn:

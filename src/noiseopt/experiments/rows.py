@@ -15,7 +15,7 @@ from noiseopt.experiments import reading
 from noiseopt.experiments.adversary import Adversary
 from noiseopt.experiments.noises import AnyNoise
 from noiseopt.experiments.perturbations import OfAttack
-from noiseopt.experiments.problems import Part, broken, known_keys, known_name, refused
+from noiseopt.experiments.problems import Part, all_finite, broken, known_keys, known_name, refused
 from noiseopt.models import MODELS
 from noiseopt.train import Training
 
@@ -46,6 +46,7 @@ class Network(Part):
         if ":" not in self.model:
             known_name(self.model, MODELS, what="a model or package.module:function", at=("model",))
             known_keys(self.options, inspect.signature(MODELS[self.model]).parameters, at=("options",))
+        all_finite(self.options, at=("options",))
         return self
 
     @field_serializer("training")

@@ -23,7 +23,7 @@ from noiseopt.evaluate import evaluate
 from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.noises import Noise
 from noiseopt.experiments.perturbations import OfAttack
-from noiseopt.experiments.planning import build_network, training_arguments
+from noiseopt.experiments.planning import build_network, own_seed, training_arguments
 from noiseopt.experiments.problems import nearest
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
@@ -104,7 +104,7 @@ class _Search:
     ) -> None:
         self._worker, self._row, self._folder, self._say = worker, row, folder, say
         self._highest = highest
-        self._seed = worker.recipe.seeds[0]
+        self._seed = own_seed(row, worker.recipe.seeds[0])
         self._training = worker.recipe.training_of(row)
         self._measured = worker.data.validation.span(0, images).to(worker.device)
         attack = next(p for p in column.perturbations if isinstance(p, OfAttack))
@@ -120,6 +120,7 @@ class _Search:
                 self._training.model_dump(mode="json"),
                 attack.fingerprint(),
                 [self._draws, self._seed, highest, len(self._measured), worker.data.train.hash, self._measured.hash],
+                *([worker.precision] if worker.precision != "no" else []),
             ]
         )
 
@@ -127,6 +128,7 @@ class _Search:
         import optuna
         from optuna.storages.journal import JournalFileBackend, JournalStorage
 
+        epochs = self._training.epochs_on(len(self._worker.data.train))
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # below: a traceback after every Ctrl-C
         backend = JournalFileBackend(str(self._folder / "search.journal"))
         study = optuna.create_study(
@@ -134,7 +136,7 @@ class _Search:
             study_name="sigma",
             direction="maximize",
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, self._training.epochs // 5)),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5)),
         )
         known = study.user_attrs.get("identity")
         if known not in (None, self._identity):
@@ -150,7 +152,7 @@ class _Search:
                 study.tell(trial.number, state=states.FAIL)
                 study.enqueue_trial(trial.params)
         # Seeded by how far it is: else a search that goes on would propose once more what it began with.
-        study.sampler = optuna.samplers.TPESampler(seed=self._seed + len(study.trials))
+        study.sampler = optuna.samplers.TPESampler(seed=(self._seed + len(study.trials)) % 2**32)
         while (done := len(_made(study.trials))) < trials:
             study.optimize(self._try, n_trials=1, callbacks=[lambda s, t: self._tell(t, done + 1, trials)])
         return self._found(study)
@@ -175,7 +177,8 @@ class _Search:
         arguments = training_arguments(network)
         data, device = self._worker.data, self._worker.device
         try:
-            train(model, data, self._training, seed=self._seed, **arguments, device=device, progress=measure)
+            options: dict[str, Any] = {"device": device, "precision": self._worker.precision, "progress": measure}
+            train(model, data, self._training, seed=self._seed, **arguments, **options)
         except Diverged:  # so much noise is no answer, and no reason to stop
             raise optuna.TrialPruned from None
         except KeyboardInterrupt:  # Optuna calls the trial failed; it is made again when the search goes on
@@ -221,7 +224,11 @@ def _row(recipe: Recipe, label: str | None) -> Row:
         raise UserError("a search needs a row with noise", fix="give a row noise: {sigma: 1.0}")
     if label is not None and label not in rows:
         raise UserError(f"{recipe.name} must have this row, with noise", got=label, fix=nearest(label, rows))
-    return next(iter(rows.values())) if label is None else rows[label]
+    chosen = next(iter(rows.values())) if label is None else rows[label]
+    if chosen.after:
+        rule, got = "a search trains its row from random weights", f"{chosen.label}, which goes on after {chosen.after}"
+        raise UserError(rule, got=got, fix="choose a row without after")
+    return chosen
 
 
 def _column(recipe: Recipe, key: str | None) -> Column:

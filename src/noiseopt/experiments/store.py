@@ -108,7 +108,10 @@ class Store:
         """
         stale = {at: record for at, record in self._records.items() if at not in current}
         if stale:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unusable(folder, error) from error
             old = Store(folder / self._path.name)
             for record in stale.values():
                 old.add(record)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from noiseopt.experiments.cells import Measured, Measurement, Share, Training
 from noiseopt.experiments.events import Began, EpochDone, Note
 from noiseopt.experiments.messages import Broken, Done, Task, Tell
 from noiseopt.experiments.models import ModelFolder, TrainedModels
-from noiseopt.experiments.planning import build_network, chosen, divided, plan, training_arguments
+from noiseopt.experiments.planning import build_network, check_original, chosen, divided, plan, training_arguments
 from noiseopt.experiments.pools import with_pools
 from noiseopt.experiments.recipe import from_run
 from noiseopt.experiments.rows import Row
@@ -80,7 +80,9 @@ class Worker:
         self.device = device or usable_device(setting.device)
         self.recipe = from_run(json.loads(setting.recipe), place="the recipe")
         source = self.recipe.data
-        pool = pool or load(source.name or Path(str(source.path)), data_dir=setting.data_dir, size=source.size)
+        if pool is None:
+            pool = load(source.name or Path(str(source.path)), data_dir=setting.data_dir, size=source.size)
+            check_original(pool, source)
         self.pool = chosen(pool, source)
         self.data = divided(self.pool, source)
         self.cells = plan(self.recipe, self.data, device=torch.device(setting.device))
@@ -88,6 +90,11 @@ class Worker:
         cells: list[Cell] = [*self.cells.trainings, *self.cells.measurements]
         self._by_key = {key(cell): cell for cell in cells}
         self._bench = Workbench()
+
+    @property
+    def precision(self) -> Literal["no", "bf16"]:
+        """Of training, as `train` calls it."""
+        return "bf16" if self.recipe.precision == "bf16" else "no"
 
     def run(self, task: Task, tell: Tell) -> None:
         """Run the cells of `task`; whatever is wrong with one of them, the others can still be run."""
@@ -126,7 +133,7 @@ class Worker:
                 about={"cell": cell.hash},
                 **training_arguments(cell.network),
                 device=self.device,
-                precision="bf16" if self.recipe.precision == "bf16" else "no",
+                precision=self.precision,
                 progress=progress,
             )
         return history.epochs[-1]

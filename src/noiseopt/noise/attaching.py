@@ -60,14 +60,18 @@ def remove(net: nn.Module) -> nn.Module:
 def continue_from(model: nn.Module, trained: nn.Module) -> None:
     """Give `model` the weights of `trained`, a network that differs by its noise alone.
 
-    Noise that `trained` has not, or has otherwise, is as at its start. Raises UserError where a weight has no partner.
+    Noise that `trained` has not, or has otherwise, is as at its start, and so is noise that is not learned. Raises
+    UserError where a weight has no partner.
     """
-    before: dict[str, Tensor] = trained.state_dict()
+    fixed = _fixed(trained)
+    before: dict[str, Tensor] = {name: value for name, value in trained.state_dict().items() if name not in fixed}
     plain = {name.removeprefix(Behind.names): value for name, value in before.items()}
     found: dict[str, Tensor] = {}
     own = model.state_dict()
     noises = [f"{name}.{_CHILD}.".removeprefix(".") for name, _, _ in noisy_modules(model)]
     for name, value in own.items():
+        if name in _fixed(model):
+            continue
         known = before.get(name, plain.get(name.removeprefix(Behind.names)))
         if known is not None and known.shape == value.shape:
             found[name] = known
@@ -75,6 +79,15 @@ def continue_from(model: nn.Module, trained: nn.Module) -> None:
             rule = "a network that goes on after another must be the same but for its noise"
             raise UserError(rule, got=f"{name} has no partner", fix="give both rows the same model and options")
     model.load_state_dict(own | found)
+
+
+def _fixed(net: nn.Module) -> set[str]:
+    """Names of the tensors that say how strong noise is which is not learned."""
+    return {
+        f"{name}.{_CHILD}.{buffer}".removeprefix(".")
+        for name, _, layer in noisy_modules(net)
+        for buffer, _ in layer.named_buffers()
+    }
 
 
 def noisy_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module, NoiseLayer]]:

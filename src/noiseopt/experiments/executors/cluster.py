@@ -3,7 +3,7 @@
 The data set and each trained model go through Ray's object store, to each node once. A task is a Ray generator: what
 its worker tells comes back one message at a time, after every epoch with the files of the model, which are written
 here. So an interrupted run goes on from the last epoch, whatever has become of the nodes. A task whose process or
-node dies is run again by Ray itself.
+node dies is handed over anew, with the checkpoint of its last epoch; Ray itself would begin it again as it was.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from noiseopt.experiments.executors.node import Files, on_node, packed
 from noiseopt.experiments.messages import Message, Over, Task
 from noiseopt.experiments.models import ModelFolder
 from noiseopt.experiments.work import Cell, Worker, key
-
-_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class OnRay:
 
 
 class _Cluster:
-    tries = 1  # of what Ray itself has tried `_RETRIES` times again
+    tries = 3
 
     def __init__(self, ray: Any, worker: Worker, options: OnRay) -> None:
         self._ray, self._runs_dir = ray, worker.setting.runs_dir
@@ -82,7 +80,7 @@ class _Cluster:
             fix = "leave --gpus-per-cell out, or add a node with a GPU"
             raise UserError("a Ray cluster must have the GPU that a cell takes", got="none", fix=fix)
         self.size = options.workers or max(1, int(resources.get("CPU", 1)))
-        settings = {"num_cpus": 1, "num_gpus": options.gpus_per_cell, "max_retries": _RETRIES}
+        settings = {"num_cpus": 1, "num_gpus": options.gpus_per_cell, "max_retries": 0}
         self._remote = ray.remote(num_returns="streaming", **settings)(on_node)
         self._trainings = {cell.hash: cell for cell in worker.cells.trainings}
         cells: list[Cell] = [*worker.cells.trainings, *worker.cells.measurements]
