@@ -135,12 +135,27 @@ def test_samples_reach_the_perturbation(net: nn.Module, data: Dataset) -> None:
 
 def test_what_cannot_be_measured_is_refused(data: Dataset) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    with pytest.raises(UserError, match="below the model's 3 classes"):
+    with pytest.raises(UserError, match="the model's classes, 0 to 2; got 0 to 3"):
         evaluate(model, data)
     with pytest.raises(UserError, match="at least one image"):
         evaluate(model, (torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)))
     with pytest.raises(UserError, match="keeps the images' shape"):
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), data, lambda m, x, y: x[:, :, :4])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.rand(4, 1, 8, 8), torch.tensor([1]), "one for each image"),
+        (torch.rand(4, 1, 8, 8), torch.tensor([[1]] * 4), "one for each image"),
+        (torch.rand(4, 1, 8, 8), torch.tensor([1, 2, -1, 0]), "classes, 0 to 3; got -1 to 2"),
+        (torch.rand(4, 1, 8, 8) * 255, torch.tensor([1, 2, 3, 0]), r"must be in \[0, 1\]"),
+        (torch.full((4, 1, 8, 8), torch.nan), torch.tensor([1, 2, 3, 0]), r"must be in \[0, 1\]"),
+    ],
+)
+def test_clean_images_are_held_to_the_rules_of_attacked_ones(images: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (images, labels))
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (3, 10), (950, 1000), (1, 1)])

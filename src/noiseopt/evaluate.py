@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiseopt.attacks.settings import check_batch
 from noiseopt.concepts import Perturbation, Record, clean, wilson_interval
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
@@ -73,8 +74,8 @@ def evaluate(
         seed: of the noise of the predictions.
 
     Raises:
-        UserError: no data or of another kind, labels that are no classes of the model, or a perturbation that changes
-            the shape.
+        UserError: no data or of another kind, images outside of [0, 1], labels that are no classes of the model or
+            not one for each image, or a perturbation that changes the shape.
     """
     if not isinstance(data, Dataset):
         pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
@@ -90,6 +91,7 @@ def evaluate(
     with evaluating(model), switched(model, on=noise):
         stochastic = has_noise(model)
         for images, labels, ids in _batches(data, batch_size, device):
+            check_batch(images, labels, ids)
             # A user's plain (model, images, labels) function is a perturbation too.
             known = {"samples": ids} if knows_samples else {}
             perturbed = perturbation(model, images, labels, **known).detach()
@@ -100,10 +102,11 @@ def evaluate(
                     fix="return one image for each that came in",
                 )
             probabilities = predict(model, perturbed, draws=draws, noise=noise, seed=seed, samples=ids)
-            if int(labels.max()) >= probabilities.shape[1]:
+            least, most = int(labels.min()), int(labels.max())
+            if least < 0 or most >= probabilities.shape[1]:
                 raise UserError(
-                    f"labels must be below the model's {probabilities.shape[1]} classes",
-                    got=int(labels.max()),
+                    f"labels must be the model's classes, 0 to {probabilities.shape[1] - 1}",
+                    got=f"{least} to {most}",
                     fix="use the model with the data set that it was built for",
                 )
             correct += int((probabilities.argmax(1) == labels).sum())
@@ -146,6 +149,9 @@ def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tupl
         batches = data.batches(batch_size)
     else:
         images, labels = data
+        if labels.shape[:1] != images.shape[:1]:
+            got, fix = f"{tuple(labels.shape)} for {len(images)} images", "pass labels as Int64[N]"
+            raise UserError("labels must be one for each image", got=got, fix=fix)
         images = to_unit(images) if images.dtype == torch.uint8 else images
         ids = torch.arange(len(images))
         batches = zip(images.split(batch_size), labels.split(batch_size), ids.split(batch_size), strict=True)

@@ -28,7 +28,9 @@ def check_fits(model: nn.Module, data: Dataset, training: Training) -> None:
     try:
         with torch.no_grad(), noise(model, on=False):
             outputs = model.eval()(images)
-    except RuntimeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model of the user's raises
         fix = "build the model for this data set (in_channels, image_size, classes)"
         raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
     finally:

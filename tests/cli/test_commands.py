@@ -63,7 +63,7 @@ def test_no_arguments_show_the_help(invoke: Invoke) -> None:
 
 
 def test_a_recipe_is_trained_measured_and_shown(invoke: Invoke, here: Path) -> None:
-    status, out, err = invoke("train", "tiny.yaml", "--device", "cpu")
+    status, out, err = invoke("--debug", "train", "tiny.yaml", "--device", "cpu")
     assert status == 0, err
     assert "[4/4] trained MLPN, seed 0: loss" in err
     assert "Next: noiseopt evaluate tiny.yaml --device cpu" in out

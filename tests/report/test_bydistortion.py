@@ -212,6 +212,13 @@ def test_the_headline_is_about_the_strongest_white_box_curve() -> None:
     assert "one training seed" in basis
 
 
+def test_a_row_that_was_hardly_measured_yet_wins_nothing() -> None:
+    records = [point("good", d, 0.1 + d) for d in (0.0, 0.2, 0.4)] + [point("bad", 0.0, 0.05)]
+    sentence, basis = finding(all_panels(records, layout(["good", "bad"])))
+    assert "good has the lowest error averaged over distortions of 0 to 0.4: 30.0 %." in sentence
+    assert "the row of 1 with" in basis
+
+
 def test_a_noisy_winner_without_eot_is_no_robustness() -> None:
     records = [point("a", 0.1, 0.5), point("b", 0.1, 0.2, noise=True)]
     sentence, _ = finding(all_panels(records, layout(["a", "b"])))

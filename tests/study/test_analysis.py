@@ -63,6 +63,28 @@ def means(data: dict[str, Any], title: str, role: str = "") -> list[float]:
     return [point["mean"] for line in lines for point in line["points"]]
 
 
+def test_who_finishes_while_it_is_analysed_is_left_to_the_next_time(
+    study: Study, answers: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = answers(right)
+    _, last = store.join(simulated=False)
+    order = [int(item) for item in study.orders[last.place]]
+    said = [Answer(p, item, 0, 1000.0, 0, False, p) for p, item in enumerate(order)]
+    store.add(last.id, said[:-1])
+    said = said[-1:]
+    for name in ("participants", "answers"):  # the last answer comes in after the first look at the store
+        read = getattr(store, name)
+
+        def then(read: Callable[[], Any] = read) -> Any:
+            found = read()
+            if said:
+                store.add(last.id, [said.pop()])
+            return found
+
+        monkeypatch.setattr(store, name, then)
+    assert len(collect(study, store).items) == 1
+
+
 def test_accuracy_is_the_mean_of_the_participants_shares(study: Study, answers: Callable[..., Store]) -> None:
     data = analyse(study, collect(study, answers(right, right, wrong, silent)), [], simulated=False)
     assert means(data, "People") == [0.5, 0.5, 0.5]

@@ -42,6 +42,7 @@ def test_settings_out_of_range(settings: dict[str, Any], name: str) -> None:
         ({"model": build("mlp", seed=0, classes=4)}, r"must take images of \[1, 1, 8, 8\]"),
         ({"model": build("mlp", seed=0, image_size=8, classes=3)}, r"\[N, 4\] logits; got \[1, 3\]"),
         ({"model": nn.Identity()}, r"\[N, 4\] logits"),
+        ({"model": nn.BatchNorm1d(1)}, r"must take images of \[1, 1, 8, 8\]; got expected 2D or 3D input"),
         ({"model": nn.Sequential(nn.Flatten(), nn.AvgPool1d(16))}, "nothing to train"),
         ({"seed": -1}, "seed"),
         ({"device": "abacus"}, "device"),

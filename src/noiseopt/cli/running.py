@@ -126,4 +126,5 @@ def spoken(arguments: Sequence[str]) -> str:
 
 def with_arguments(command: str) -> str:
     """This command line with another command: the same options hold."""
-    return spoken([command, *(a for a in sys.argv[2:] if a != "--debug")])
+    _, *others = (argument for argument in sys.argv[1:] if argument != "--debug")
+    return spoken([command, *others])

@@ -52,8 +52,8 @@ def collect(study: Study, store: Store) -> Answers:
     Raises:
         UserError: nobody has.
     """
+    people = store.participants()  # before the answers, which may still be coming in: who has finished, has all
     given = store.answers()
-    people = store.participants()
     finished = [given[one.id] for one in people if one.answered >= study.length]
     if not finished:
         fix = "wait for them; for a dry run: noiseopt study simulate FOLDER"
