@@ -63,6 +63,12 @@ def test_words_change_no_number(tiny: Recipe, changed: Callable[..., Recipe], pa
     assert [c.hash for c in before.trainings] == [c.hash for c in after.trainings]
 
 
+def test_a_fix_of_the_training_trains_anew(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {cell.hash for cell in planned(tiny).trainings}
+    monkeypatch.setattr("noiseopt.experiments.planning.TRAINING", 2)
+    assert not before & {cell.hash for cell in planned(tiny).trainings}
+
+
 # What is changed, and which of the trainings, and of the columns of every row, are then others.
 ROWS, COLUMNS = ("surrogate", "MLP", "MLP+", "MLPN"), ("clean", "pgd", "contrast", "transfer")
 CHANGES = [
