@@ -1,8 +1,10 @@
 """The exception that means: the user can mend this."""
 
+from __future__ import annotations
+
 
 class UserError(ValueError):
-    """Something the caller can put right: a rule, the value that broke it, and the fix.
+    """Something the caller can put right: a rule, the value that broke it (both in `rule`), and the `fix`.
 
     The command line prints the message on one line and exits with status 2; every other exception is a bug of
     ours and exits with status 1.
@@ -14,8 +16,13 @@ class UserError(ValueError):
 
     def __init__(self, rule: str, *, got: object = None, fix: str) -> None:
         """`rule`: what must hold. `got`: the value received (left out when None). `fix`: what to do."""
-        received = "" if got is None else f"; got {_short(got)}"
-        super().__init__(f"{rule}{received}; fix: {fix}")
+        self.rule = rule if got is None else f"{rule}; got {_short(got)}"
+        self.fix = fix
+        super().__init__(f"{self.rule}; fix: {fix}")
+
+    def about(self, who: str) -> UserError:
+        """The same, of somebody named."""
+        return UserError(f"{who}: {self.rule}", fix=self.fix)
 
 
 class Diverged(UserError):

@@ -91,7 +91,6 @@ def evaluate(
     with evaluating(model), switched(model, on=noise):
         stochastic = has_noise(model)
         for images, labels, ids in _batches(data, batch_size, device):
-            check_batch(images, labels, ids)
             # A user's plain (model, images, labels) function is a perturbation too.
             known = {"samples": ids} if knows_samples else {}
             perturbed = perturbation(model, images, labels, **known).detach()
@@ -149,11 +148,8 @@ def _batches(data: Data, batch_size: int, device: torch.device) -> Iterator[tupl
         batches = data.batches(batch_size)
     else:
         images, labels = data
-        if labels.shape[:1] != images.shape[:1]:
-            got, fix = f"{tuple(labels.shape)} for {len(images)} images", "pass labels as Int64[N]"
-            raise UserError("labels must be one for each image", got=got, fix=fix)
         images = to_unit(images) if images.dtype == torch.uint8 else images
-        ids = torch.arange(len(images))
+        ids = check_batch(images, labels, None).cpu()
         batches = zip(images.split(batch_size), labels.split(batch_size), ids.split(batch_size), strict=True)
     for batch in batches:
         images, labels, ids = (t.to(device) for t in batch)

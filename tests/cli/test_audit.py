@@ -113,6 +113,19 @@ def test_every_seed_is_audited_with_draws_of_its_own(here: Path, invoke: Invoke)
     assert [m["settings"]["seed"] for m in json.loads(out)["models"]] == [0, 3]
 
 
+def test_rows_that_are_not_shown_are_audited_by_name_alone(here: Path, invoke: Invoke) -> None:
+    (here / "tiny.yaml").write_text(TINY.replace("label: MLP,", "label: MLP, shown: false,"))
+    assert invoke("train", "tiny.yaml")[0] == 0
+
+    def audited(*rows: str) -> list[str]:
+        status, out, err = invoke("audit", "tiny", *QUICK, "--json", *rows)
+        assert status in (0, 3), err
+        return [model["model"] for model in json.loads(out)["models"]]
+
+    assert audited() == ["MLP+", "MLPN"]
+    assert audited("--row", "MLP") == ["MLP"]
+
+
 def test_json_is_all_there_is_on_stdout(run: Path, invoke: Invoke) -> None:
     status, out, _ = invoke("audit", "tiny", *QUICK, "--json", "--row", "Masked", "--row", "MLP")
     assert status == 3
@@ -164,6 +177,19 @@ def test_certificates_are_printed_and_kept(run: Path, invoke: Invoke) -> None:
     assert {r.metric for r in Store(run / "audit" / "records.jsonl").records} == {"certified accuracy"}
     assert invoke("report", "tiny")[0] == 0
     assert "Certificates" in (run / "report.html").read_text()
+
+
+def test_certificates_by_a_models_own_noise_and_by_more_stand_beside_one_another(here: Path, invoke: Invoke) -> None:
+    smoothed = TINY.replace("noise: {sigma: 1.0}", "noise: {kind: smoothing, sigma: 0.2}")
+    assert smoothed != TINY
+    (here / "tiny.yaml").write_text(smoothed)
+    assert invoke("train", "tiny.yaml")[0] == 0
+    for more in ((), ("--sigma", "0.2"), ()):
+        assert invoke("certify", "tiny", "--draws", "100", "--row", "MLP+", *more)[0] == 0
+    kept = json.loads((here / "runs/tiny/audit/certificates.json").read_text())["models"]
+    assert sorted(entry["in_front"] for entry in kept) == [False, True]
+    records = Store(here / "runs/tiny/audit/records.jsonl").records
+    assert {record.parameters["in_front"] for record in records} == {False, True}
 
 
 def test_help_fits_80_columns_and_teaches_by_example(invoke: Invoke) -> None:

@@ -65,7 +65,7 @@ def test_words_change_no_number(tiny: Recipe, changed: Callable[..., Recipe], pa
 
 def test_a_fix_of_the_training_trains_anew(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {cell.hash for cell in planned(tiny).trainings}
-    monkeypatch.setattr("noiseopt.experiments.planning.TRAINING", 2)
+    monkeypatch.setattr("noiseopt.experiments.planning.TRAINING_REVISION", 2)
     assert not before & {cell.hash for cell in planned(tiny).trainings}
 
 

@@ -84,6 +84,7 @@ def test_an_audit_without_the_noise_is_another_number(tmp_path: Path) -> None:
     rows = {row.label: row for row in board.rows}
     assert rows["learned"].audited.mean == pytest.approx(0.401)
     assert rows["learned"].audited_off.mean == pytest.approx(0.3)
+    assert rows["learned"].clean_off.mean == rows["learned"].clean.mean
     assert not rows["fixed 1"].audited_off.known
     assert not board.notes
     path.write_text(json.dumps({"format": 1, "models": found["models"][-3:]}))

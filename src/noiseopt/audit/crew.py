@@ -26,6 +26,7 @@ class Inspection(Setting):
     """So many test images, the first; None: all."""
     auditing: Auditing
     noise: bool
+    """False: taken out before."""
     folder: str
     batch_size: int
 
@@ -111,15 +112,7 @@ def inspect(
             crew.start(Task((waiting.popleft(),)))
         crew.attend(hear)
     for title, error in failed.items():
-        raise _named(title, error, others=len(failed) - 1)
+        if isinstance(error, UserError):
+            raise error.about(title if len(failed) == 1 else f"{title} (and {len(failed) - 1} more)") from error
+        raise error
     return [verdicts[title] for title in by_title]
-
-
-def _named(title: str, error: Exception, *, others: int) -> Exception:
-    if not isinstance(error, UserError):
-        return error
-    rule, _, fix = str(error).rpartition("; fix: ")
-    who = f"{title} (and {others} more)" if others else title
-    made = UserError(f"{who}: {rule}", fix=fix)
-    made.__cause__ = error
-    return made

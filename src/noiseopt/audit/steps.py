@@ -120,7 +120,7 @@ def _attacks(settings: Auditing, kind: Kind) -> Iterator[Step]:
             noise=not kind.noisy,
         )
         if kind.noisy:
-            library = Library(version="rand", eps=eps, seed=seed, classes=kind.classes)
+            library = Library(version="rand", eps=eps, draws=usual, seed=seed, classes=kind.classes)
             yield Step(key="autoattack-rand", title="AutoAttack rand", attack=library)
 
 

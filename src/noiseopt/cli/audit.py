@@ -158,8 +158,8 @@ def certify(
             try:
                 certificates, records = audited.certify(network, settings, batch_size=_BATCH, progress=progress)
             except UserError as error:  # of which model? A run has rows with noise on the images, and rows without
-                rule, _, fix = str(error).rpartition("; fix: ")
-                raise UserError(f"{network.title}: {rule}", fix=f"{fix}; or choose rows with --row") from error
+                fix = f"{error.fix}; or choose rows with --row"
+                raise UserError(f"{network.title}: {error.rule}", fix=fix) from error
             listener.over(network.title)
             found += [record.model_dump() for record in records]
             if not as_json:

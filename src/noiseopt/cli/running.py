@@ -98,8 +98,7 @@ def raise_first(outcome: Outcome) -> None:
     """After all that could be done was done and shown, the first failure decides the exit status."""
     for title, error in outcome.failures.items():
         if isinstance(error, UserError):
-            rule, _, fix = str(error).rpartition("; fix: ")
-            raise UserError(f"{title}: {rule}", fix=fix) from error
+            raise error.about(title) from error
         raise error
 
 

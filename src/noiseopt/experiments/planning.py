@@ -25,7 +25,7 @@ from noiseopt.models import MODELS, build, source_of
 from noiseopt.saliency import boxed
 
 _CHOICE = 0x3C6EF372FE94F82B
-TRAINING = 1
+TRAINING_REVISION = 1
 """Raise it with a fix that changes what training comes to: a network of another revision is trained anew."""
 
 
@@ -159,8 +159,8 @@ def _training(
         # Your own function may be another tomorrow under the same name: its file, and what it builds, are part of it.
         built = re.sub(r" at 0x[0-9a-fA-F]+", "", str(build_network(network, data.train, seed=of_its_own)))
         parts["source"] = [hashlib.sha256(source_of(network.model)).hexdigest(), built]
-    if TRAINING > 1:
-        parts["revision"] = TRAINING
+    if TRAINING_REVISION > 1:
+        parts["revision"] = TRAINING_REVISION
     if recipe.precision != "float32":
         parts["precision"] = recipe.precision
     if network.adversary is not None:

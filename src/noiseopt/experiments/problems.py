@@ -80,8 +80,7 @@ def broken(rule: str, *, got: object = None, fix: str, at: Place = ()) -> NoRetu
 
 def refused(error: UserError, *, at: Place = ()) -> NoReturn:
     """Raises (inside a validator) what the thing being made says against its settings."""
-    rule, _, fix = str(error).rpartition("; fix: ")
-    broken(f"is refused: {rule}", fix=fix, at=at)
+    broken(f"is refused: {error.rule}", fix=error.fix, at=at)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -126,8 +126,7 @@ class Runner:
                 network = build_network(cell.network, worker.data.train, seed=cell.own_seed)
                 check_fits(network, worker.data.train, self.recipe.training_of(cell.network))
             except UserError as error:
-                rule, _, fix = str(error).rpartition("; fix: ")
-                raise UserError(f"{cell.label}: {rule}", fix=fix) from None
+                raise error.about(cell.label) from None
             if not training and done[cell.hash] < cell.epochs:
                 rule = f"{cell.title} must be trained before it is measured"
                 got, fix = f"{done[cell.hash]} of {cell.epochs} epochs", "run `noiseopt train` with this recipe"

@@ -63,14 +63,14 @@ def continue_from(model: nn.Module, trained: nn.Module) -> None:
     Noise that `trained` has not, or has otherwise, is as at its start, and so is noise that is not learned. Raises
     UserError where a weight has no partner.
     """
-    fixed = _fixed(trained)
+    fixed, kept = _fixed(trained), _fixed(model)
     before: dict[str, Tensor] = {name: value for name, value in trained.state_dict().items() if name not in fixed}
     plain = {name.removeprefix(Behind.names): value for name, value in before.items()}
     found: dict[str, Tensor] = {}
     own = model.state_dict()
     noises = [f"{name}.{_CHILD}.".removeprefix(".") for name, _, _ in noisy_modules(model)]
     for name, value in own.items():
-        if name in _fixed(model):
+        if name in kept:
             continue
         known = before.get(name, plain.get(name.removeprefix(Behind.names)))
         if known is not None and known.shape == value.shape:

@@ -38,8 +38,8 @@ class Standing:
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `numbers`: the recipe's columns under the strict protocol, by column and whether the noise was on.
-    `audited_off`: with its noise taken out. `close`: share of the images that survived by a close vote. `levels`: of
-    the noise at the end of the training.
+    `clean_off`, `audited_off`: with its noise taken out. `close`: share of the images that survived by a close vote.
+    `levels`: of the noise at the end of the training.
     `masking`: check → on how many of the audited seeds it points to masking.
     """
 
@@ -49,6 +49,7 @@ class Standing:
     clean: Estimate
     audited: Estimate
     numbers: Mapping[tuple[str, bool], Estimate] = field(default_factory=dict)
+    clean_off: Estimate = field(default_factory=lambda: estimate([]))
     audited_off: Estimate = field(default_factory=lambda: estimate([]))
     close: float = 0.0
     levels: Levels | None = None
@@ -112,6 +113,7 @@ def standings(source: Source) -> Standings:
                 clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
                 numbers=measured,
+                clean_off=estimate(float(entry["clean"]["value"]) for entry in without.values()),
                 audited_off=estimate(float(entry["audited"]["value"]) for entry in without.values()),
                 close=_close(own.values()),
                 levels=levels.get(label),
