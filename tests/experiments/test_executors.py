@@ -124,8 +124,12 @@ def test_a_ray_cluster_gives_the_same_records_though_a_node_is_lost(
             cluster.remove_node(node, allow_graceful=False)
             node = None
 
-    outcome, _, records = run(recipe, tmp_path / "ray", OnRay(address=cluster.address), take_the_node_away)
+    outcome, events, records = run(recipe, tmp_path / "ray", OnRay(address=cluster.address), take_the_node_away)
     assert node is None
+    assert any(isinstance(e, Died) for e in events)
+    for title in at_work:  # what was on that node went on from its checkpoint
+        epochs = [e.epoch for e in events if isinstance(e, EpochDone) and e.title == title]
+        assert epochs == sorted(set(epochs))
     assert (outcome.trained, outcome.measured, outcome.failures) == (4, 25, {})
     assert records == run(recipe, tmp_path / "one", InProcess())[2]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +178,17 @@ def test_a_damaged_checkpoint_is_named(tiny: Recipe, tmp_path: Path) -> None:
     path.write_bytes(bytes(raw))
     with pytest.raises(UserError, match=f"{path.parent.name}.* is damaged.*remove it"):
         run(tiny, tmp_path)
+
+
+@pytest.mark.parametrize("blocked", ["models", "models/{name}/.lock"])
+def test_a_model_whose_folder_cannot_be_used_is_named(tiny: Recipe, tmp_path: Path, blocked: str) -> None:
+    run(tiny, tmp_path / "whole", measuring=False)
+    name = models(tmp_path / "whole")[("MLP", 0)].name
+    place = tmp_path / "runs" / blocked.format(name=name)
+    if place.name == ".lock":
+        place.mkdir(parents=True)  # a folder where a file should be
+    else:
+        place.parent.mkdir()
+        place.write_text("")
+    outcome, _ = run(tiny, tmp_path / "runs", measuring=False)
+    assert re.search(r"must be writable; got .*; fix: choose another --runs-dir", str(outcome.failures["MLP, seed 0"]))
