@@ -139,6 +139,10 @@ def test_what_cannot_be_measured_is_refused(data: Dataset) -> None:
         evaluate(model, data)
     with pytest.raises(UserError, match="at least one image"):
         evaluate(model, (torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)))
+    with pytest.raises(UserError, match="batch_size must be"):
+        evaluate(model, data, batch_size=0)
+    with pytest.raises(UserError, match="at least one image"):
+        predict(model, torch.rand(0, 1, 8, 8))
     with pytest.raises(UserError, match="keeps the images' shape"):
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), data, lambda m, x, y: x[:, :, :4])
 
@@ -187,3 +191,11 @@ def test_a_record_is_one_json_line(data: Dataset) -> None:
 def test_other_data_than_images_with_labels_are_refused(data: Any) -> None:
     with pytest.raises(UserError, match="two tensors, images and labels"):
         evaluate(nn.Flatten(), data)
+
+
+def test_predictions_that_are_no_numbers_are_refused(net: nn.Module, data: Dataset) -> None:
+    with torch.no_grad():
+        net[-1].weight[0] = torch.nan  # type: ignore[union-attr, operator]
+    for noise in (True, False):
+        with pytest.raises(UserError, match="must be finite; got NaN"):
+            evaluate(net, data, noise=noise, draws=2)

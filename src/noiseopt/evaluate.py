@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noiseopt.attacks.settings import check_batch
+from noiseopt.attacks.settings import check_batch, check_count
 from noiseopt.concepts import Perturbation, Record, clean, wilson_interval
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
@@ -41,12 +41,20 @@ def predict(
         seed: of the noise.
         samples: identities of the images, `Int64[N]`; the prediction for an image depends on its identity, never on
             its batch. None: 0, ..., N-1.
+
+    Raises:
+        UserError: no images, or predictions that are not finite.
     """
+    if len(images) == 0:
+        raise UserError("a prediction needs at least one image", got="none", fix="check the data set or its split")
     with evaluating(model), switched(model, on=noise):
         total, count = torch.zeros(()), 0
         for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples):
             total, count = total.to(logits.device) + logits.float().softmax(-1).sum(0), count + len(logits)
-        return total / count
+    if not bool(torch.isfinite(total).all()):
+        rule, fix = "the model's predictions must be finite", "look for NaN weights (diverged training)"
+        raise UserError(rule, got="NaN or infinite logits", fix=fix)
+    return total / count
 
 
 def evaluate(
@@ -70,13 +78,14 @@ def evaluate(
         perturbation: any `(model, images, labels) → images`.
         draws: K; the prediction is the mean over K draws of the noise.
         noise: is the model's noise on?
-        batch_size: images at a time; changes nothing but memory and speed.
+        batch_size: images at a time, at least 1; changes nothing but memory and speed (where `inject` has not warned).
         seed: of the noise of the predictions.
 
     Raises:
         UserError: no data or of another kind, images outside of [0, 1], labels that are no classes of the model or
-            not one for each image, or a perturbation that changes the shape.
+            not one for each image, a perturbation that changes the shape, or predictions that are not finite.
     """
+    check_count("batch_size", batch_size)
     if not isinstance(data, Dataset):
         pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
         if not pair:

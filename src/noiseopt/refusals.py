@@ -12,6 +12,7 @@ from noiseopt.data import Dataset, Split
 from noiseopt.errors import Diverged, UserError
 from noiseopt.history import Training
 from noiseopt.noise import noise
+from noiseopt.noise.modes import evaluating
 from noiseopt.paired import PairedLoss
 from noiseopt.tasks import task_of
 
@@ -24,17 +25,14 @@ def check_fits(model: nn.Module, data: Dataset, training: Training) -> None:
     if len(data) == 0:
         raise UserError("training needs at least one image", got="none", fix="check the data set or its split")
     images, _, _ = data.batch(torch.arange(1))
-    was_training = model.training
     try:
-        with torch.no_grad(), noise(model, on=False):
-            outputs = model.eval()(images)
+        with evaluating(model), torch.no_grad(), noise(model, on=False):
+            outputs = model(images)
     except UserError:
         raise
     except Exception as error:  # whatever a model of the user's raises
         fix = "build the model for this data set (in_channels, image_size, classes)"
         raise UserError(f"the model must take images of {list(images.shape)}", got=str(error), fix=fix) from error
-    finally:
-        model.train(was_training)
     task_of(training.task).check(outputs, data)
 
 

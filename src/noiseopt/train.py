@@ -28,7 +28,7 @@ from noiseopt.errors import UserError
 from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
 from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream, turn
 from noiseopt.noise.attaching import undecayed
-from noiseopt.noise.modes import evaluating
+from noiseopt.noise.modes import evaluating, learning
 from noiseopt.paired import PairedLoss
 from noiseopt.refusals import check_finite, check_fits, check_paired, check_split
 from noiseopt.streams import MASK32
@@ -130,8 +130,7 @@ def train(
     asked = bool(levels) or objective.shared
     steps, epochs = -(-len(train_set) // training.batch_size), training.epochs_on(len(train_set))
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
-    was_training = model.training
-    with noise(model.eval(), on=False):
+    with evaluating(model), noise(model, on=False):
         threads = threads_that_fit(model, train_set.batch(torch.arange(1))[0], batch_size=training.batch_size)
     for epoch in range(len(curves), epochs):
         started = time.perf_counter()
@@ -139,14 +138,14 @@ def train(
         watched = objective.watching(model)
         # Dropout and its like draw from torch's global generators; the caller's are given back after the
         # epoch.
-        with using_threads(threads), torch.random.fork_rng(devices=range(torch.cuda.device_count())), watched:
+        forked = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        with using_threads(threads), learning(model), forked, watched:
             torch.manual_seed(_derived(seed, "torch", epoch, rank))
             shuffle = torch.Generator().manual_seed(_derived(seed, "shuffle", epoch))
             order = torch.randperm(len(train_set), generator=shuffle).to(place)
             last = steps if training.steps is None else training.steps - epoch * steps
             batches = order.split(training.batch_size)[:last]
             losses = torch.zeros(len(batches), device=place)
-            model.train()
             for i, batch in enumerate(batches):
                 step = epoch * steps + i
                 if weights:
@@ -201,7 +200,7 @@ def train(
             losses = engine.reduce(losses, "sum").cpu()
             for buffer in model.buffers():
                 broadcast(buffer)
-            with noise(model, on=noise_validation), autocast:
+            with evaluating(model), noise(model, on=noise_validation), autocast:
                 key = _derived(seed, "validation")
                 validation_loss, validation_accuracy = _measure(
                     engine, model, validation_set, task, seed=key, step=epoch
@@ -227,7 +226,6 @@ def train(
     engine.wait_for_everyone()
     for open_tracker in engine.trackers:
         open_tracker.finish()
-    model.train(was_training)
     return history
 
 
@@ -308,8 +306,7 @@ def _sum_gradients(engine: Accelerator, parameters: Sequence[nn.Parameter], shar
 def _measure(
     engine: Accelerator, model: nn.Module, data: Dataset, task: Task, *, seed: int, step: int
 ) -> tuple[float, float]:
-    """(mean loss, mean score), the noise as it is switched; leaves the model in eval mode."""
-    model.eval()
+    """(mean loss, mean score), the noise as it is switched; for a model in eval mode."""
     totals = torch.zeros(2, device=data.images.device)
     batches = torch.arange(len(data), device=data.images.device).split(_MEASURED_AT_ONCE)
     for index in batches[engine.process_index :: engine.num_processes]:

@@ -155,7 +155,7 @@ MISTAKES = [
     (("train", "tiny.yaml", "--device", "cuda:99"), "--device must be one this machine has"),
     (("train", "tiny.yaml", "--runs-dir", "tiny.yaml"), "must be writable"),
     (("train", "tiny.yaml", "--runs-dir", "/proc/nowhere"), "must be writable"),
-    (("evaluate", "tiny.yaml"), "must be trained before it is measured; got 0 of 1 epochs"),
+    (("evaluate", "tiny.yaml"), "must be trained first; got 0 of 1 epochs"),
     (("train", "tiny.yaml", "--workers", "0"), "Invalid value for '--workers'"),
     (("train", "tiny.yaml", "--executor", "inprocess", "--workers", "2"), "inprocess is one worker; got 2"),
     (("train", "tiny.yaml", "--gpus-per-cell", "0.5"), "--gpus-per-cell is for a Ray cluster"),

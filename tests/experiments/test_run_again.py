@@ -108,7 +108,7 @@ def test_measuring_needs_the_models_of_this_recipe(
     tiny: Recipe, changed: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     run(tiny, tmp_path)
-    with pytest.raises(UserError, match=r"MLP\+, seed 0 must be trained"):
+    with pytest.raises(UserError, match=r"MLP\+, seed 0 must be trained first; got one from other settings"):
         run(changed(("noise: {sigma: 1.0}", "noise: {sigma: 2.0}")), tmp_path, training=False)
     assert len(records(tmp_path)) == 25  # nothing was moved
 

@@ -232,3 +232,39 @@ def test_what_shares_a_sigma_is_per(
             assert shared.grad is not None
             assert own.grad is not None
             torch.testing.assert_close(shared.grad, own.grad.sum_to_size(shared.shape), rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_with_something_named_noise_keeps_it(images: Tensor) -> None:
+    class Dropping(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(144, 5)
+            self.noise = nn.Dropout(0.9)
+
+    net = nn.Sequential(nn.Flatten(), Dropping())
+    with pytest.raises(UserError, match="no 'noise' of its own; got a Dropping"):
+        inject(net, example_input=images)
+
+
+@pytest.mark.parametrize("init", [0, 0.0, None, float("nan")])
+def test_a_learned_sigma_starts_where_it_has_a_gradient(convnet: nn.Module, images: Tensor, init: Any) -> None:
+    with pytest.raises(UserError, match="must start at a finite number other than 0"):
+        inject(convnet, example_input=images, init=init)
+
+
+def test_an_example_that_the_model_does_not_take_is_told(convnet: nn.Module, images: Tensor) -> None:
+    with pytest.raises(UserError, match=r"the model must take example_input; got RuntimeError: .*channels"):
+        inject(convnet, example_input=images.repeat(1, 3, 1, 1))
+
+
+def test_what_a_global_hook_keeps_stays_as_it_was(images: Tensor) -> None:
+    net = inject(nn.Sequential(nn.Flatten(), nn.Linear(144, 5)), example_input=images, sigma=1.0)
+    kept: list[Tensor] = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: kept.append(output) if isinstance(module, nn.Linear) else None
+    )
+    try:
+        net(images)
+    finally:
+        handle.remove()
+    assert isinstance(net[1], nn.Linear)
+    torch.testing.assert_close(kept[0], nn.functional.linear(images.flatten(1), net[1].weight, net[1].bias))

@@ -90,3 +90,23 @@ def test_bad_settings_are_refused(options: dict[str, float]) -> None:
         SigmaAdam([torch.ones(1)], **options)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="learned"):
         SigmaAdam([])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_the_steps_of_single(dtype: torch.dtype) -> None:
+    """To the precision that σ has; and a state that was saved goes on."""
+    torch.manual_seed(0)
+    half, single = torch.ones(50, dtype=dtype, requires_grad=True), torch.ones(50, requires_grad=True)
+    optimisers = [SigmaAdam([p], lr=0.05) for p in (half, single)]
+    for step in range(6):
+        grad = torch.randn(50) * 1e-3
+        for p, optimiser in zip((half, single), optimisers, strict=True):
+            p.grad = grad.to(p.dtype)
+            optimiser.step()
+        if step == 3:
+            state = copy.deepcopy(optimisers[0].state_dict())
+            optimisers[0] = SigmaAdam([half], lr=0.05)
+            optimisers[0].load_state_dict(state)
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), single, rtol=0, atol=0.03)
+    assert (half - 1).abs().mean() > 0.02

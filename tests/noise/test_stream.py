@@ -248,7 +248,7 @@ def test_a_forked_child_may_draw() -> None:
 
 
 def test_sigmas_are_live(convnet: nn.Module, images: Tensor) -> None:
-    net = inject(convnet, example_input=images[:2], init=0.0)
+    net = inject(convnet, example_input=images[:2], init=1e-30)
     with stream(net, seed=0, samples=torch.arange(6)):
         assert torch.equal(net(images), convnet(images))
     with torch.no_grad():

@@ -147,3 +147,16 @@ def test_parameters_that_are_frozen_stay() -> None:
     history = train(net, digits(), Training(epochs=1))
     assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
     assert not torch.equal(history.sigma_before["output"], history.sigma_after["output"])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_was_frozen_on_its_own_stays_frozen(frozen: bool) -> None:
+    """A batch normalisation in eval mode keeps its averages; a model that is in eval mode as a whole is trained."""
+    net = mixed()
+    (norm,) = (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    (norm if frozen else net).eval()
+    modes = [m.training for m in net.modules()]
+    mean = norm.running_mean.clone()
+    train(net, digits(), Training(epochs=2, batch_size=16))
+    assert torch.equal(norm.running_mean, mean) == frozen
+    assert [m.training for m in net.modules()] == modes

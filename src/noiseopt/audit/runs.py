@@ -19,7 +19,7 @@ from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Trained
 from noiseopt.experiments.executors import InProcess, Processes
 from noiseopt.experiments.folder import RunFolder
-from noiseopt.experiments.models import ModelFolder
+from noiseopt.experiments.models import ModelFolder, check_trained
 from noiseopt.experiments.planning import code_version
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.store import Store, digest
@@ -89,9 +89,7 @@ class Audited:
         for cell in cells:
             for need in cell.trainings:
                 done = ModelFolder(self._worker.setting.runs_dir, need).epochs_done
-                if done < need.epochs:
-                    rule, got = f"{need.title} must be trained first", f"{done} of {need.epochs} epochs"
-                    raise UserError(rule, got=got, fix="run `noiseopt train` with its recipe")
+                check_trained(need, done, run=RunFolder(self.path.parent))
         return cells
 
     def audit(

@@ -16,9 +16,23 @@ from noiseopt import checkpoint
 from noiseopt.data import Dataset
 from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Defended, Training
+from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.planning import build_network
 
 _KEPT = 8
+
+
+def check_trained(cell: Training, done: int, *, run: RunFolder) -> None:
+    """Raises UserError where it is not trained to its end; `done` epochs are. It says so where `run` has a model of
+    this name that comes from something else.
+    """
+    if done >= cell.epochs:
+        return
+    known = [m for m in run.about().get("models") or () if isinstance(m, dict)]
+    same = [m for m in known if (m.get("label"), m.get("seed")) == (cell.label, cell.seed)]
+    changed = not done and any(Path(str(m.get("folder"))).name != Path(cell.folder).name for m in same)
+    got = "one from other settings, images or model code" if changed else f"{done} of {cell.epochs} epochs"
+    raise UserError(f"{cell.title} must be trained first", got=got, fix="run `noiseopt train` with its recipe")
 
 
 class ModelFolder:

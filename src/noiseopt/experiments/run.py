@@ -25,7 +25,7 @@ from noiseopt.experiments.folder import MODELS, SET_ASIDE, RunFolder
 from noiseopt.experiments.gallery import write_gallery
 from noiseopt.experiments.grid import Grid, Outcome, effort
 from noiseopt.experiments.maps import write_maps
-from noiseopt.experiments.models import ModelFolder, TrainedModels
+from noiseopt.experiments.models import ModelFolder, TrainedModels, check_trained
 from noiseopt.experiments.planning import build_network
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Row
@@ -127,10 +127,8 @@ class Runner:
                 check_fits(network, worker.data.train, self.recipe.training_of(cell.network))
             except UserError as error:
                 raise error.about(cell.label) from None
-            if not training and done[cell.hash] < cell.epochs:
-                rule = f"{cell.title} must be trained before it is measured"
-                got, fix = f"{done[cell.hash]} of {cell.epochs} epochs", "run `noiseopt train` with this recipe"
-                raise UserError(rule, got=got, fix=fix)
+            if not training:
+                check_trained(cell, done[cell.hash], run=self.folder)
         store = Store(self.folder.path / "records.jsonl")
         if store.repaired:
             self._tell(Note(store.repaired))

@@ -29,7 +29,13 @@ class Behind(nn.Sequential):
 
 
 def attach(module: nn.Module, layer: NoiseLayer, hook: Any) -> None:
-    """`layer` as the child `noise` of `module`, called by `hook`: one of `to_output`, `to_input`, `to_weights`."""
+    """`layer` as the child `noise` of `module`, called by `hook`: one of `to_output`, `to_input`, `to_weights`.
+
+    Raises UserError where the module has something of that name.
+    """
+    if hasattr(module, _CHILD):
+        rule, got = f"a layer that gets noise must have no {_CHILD!r} of its own", type(module).__name__
+        raise UserError(rule, got=f"a {got} that has one", fix="rename it, or leave the layer out of where")
     module.add_module(_CHILD, layer)
     if hook is to_input:
         module.register_forward_pre_hook(hook)

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from noiseopt.errors import UserError
 from noiseopt.noise.attaching import attach, noisy_modules, to_output, without_noise
+from noiseopt.noise.batching import batch_dims, warn_of_places
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.select import Where, output_shapes, select
 from noiseopt.noise.streaming import Stream
@@ -54,18 +56,22 @@ def inject(
             Xavier-normal for feature maps), "normal" (N(0, 1)), "xavier" (Xavier-normal), or a number.
         per: one σ per "neuron" (the papers), per "channel" (images of any size), or one per "layer".
         mean: also learn a mean for every σ (off in the papers' experiments); it trains with the weights.
-        seed: of σ's start and of the noise itself.
+        seed: of σ's start and of the noise itself: two networks with the same seed have the same noise, so give the
+            members of an ensemble of your own a seed each (`noiseopt.defences.committee` sees to it).
 
     Raises:
-        UserError: nothing matched (lists what could have), a layer was not used in the example pass, it is used at
-            several shapes that one σ per neuron cannot serve, the model already holds noise, or the numbers in sigma
-            are not one for each layer.
+        UserError: nothing matched (lists what could have), a layer was not used in the example pass, or not on the
+            batch, it is used at several shapes that one σ per neuron cannot serve, it has something named `noise`
+            already, the model already holds noise or does not take the example, or the numbers in sigma are not one
+            for each layer.
+
+    Warns where some layers are left without noise, and where an image's noise depends on its place in the batch.
     """
     if isinstance(sigma, Real) or (isinstance(sigma, Tensor) and sigma.dim() == 0):
         sigma = float(sigma)
     _check_options(sigma, init, per)
     net = without_noise(model)
-    chosen, shapes = layers_in_use(net, where, example_input)
+    chosen, shapes, dims = layers_in_use(net, where, example_input)
     learned = sigma == "learned"
     levels = {} if learned else _levels(sigma, chosen)
     if not isinstance(sigma, str | int | float):
@@ -76,17 +82,19 @@ def inject(
         size = _sigma_shape(name, module, shapes[name], per)
         start = _start(size, module, init, generator) if learned else torch.full(size, levels[name])
         start = like_weights(start, module)
-        layer = GaussianNoise(start, learned=learned, index=index, stream=shared, mean=mean)
+        layer = GaussianNoise(start, learned=learned, index=index, stream=shared, mean=mean, batch_dim=dims[name])
         attach(module, layer, to_output)
+    warn_of_places(net, example_input)
     return net
 
 
 def layers_in_use(
     net: nn.Module, where: Where, example_input: Any
-) -> tuple[dict[str, nn.Module], dict[str, list[torch.Size]]]:
-    """What `where` chooses and the example pass calls: the modules and the shapes of their outputs, by name.
+) -> tuple[dict[str, nn.Module], dict[str, list[torch.Size]], dict[str, int]]:
+    """What `where` chooses and the example pass gives the batch: by name the modules, the shapes of their outputs, and
+    the dimension of these that is the batch's.
 
-    Raises UserError where nothing is left, or where a layer that was named is never called.
+    Raises UserError where nothing is left, or where a layer that was named is never called, or never with the batch.
     """
     chosen = select(net, where)
     shapes = output_shapes(net, chosen, example_input)
@@ -98,9 +106,20 @@ def layers_in_use(
             fix="leave it out of where, or give an example_input that reaches it",
         )
     if unused:
-        # For instance nn.MultiheadAttention uses its out_proj's weights and never calls it.
-        warnings.warn(f"no noise on {', '.join(unused)}: never called by the example forward pass", stacklevel=3)
-    return {name: module for name, module in chosen.items() if shapes[name]}, shapes
+        attention = any(isinstance(chosen[name], NonDynamicallyQuantizableLinear) for name in unused)
+        why = " (nn.MultiheadAttention computes its projections itself, so none of them has noise)" if attention else ""
+        warnings.warn(f"no noise on {', '.join(unused)}: never called by the example forward pass{why}", stacklevel=3)
+    chosen = {name: module for name, module in chosen.items() if shapes[name]}
+    dims = batch_dims(net, chosen, example_input, shapes)
+    # The noise of such a layer would be one for all images and draws: nothing to take a mean over.
+    without = [name for name, dim in dims.items() if dim is None]
+    if without and (len(without) == len(chosen) or not isinstance(where, str)):
+        rule, got = "what a layer with noise returns must grow with the batch", ", ".join(map(repr, without))
+        raise UserError(rule, got=got, fix="leave it out of where")
+    if without:
+        warnings.warn(f"no noise on {', '.join(without)}: what it returns does not grow with the batch", stacklevel=3)
+    followed = {name: dim for name, dim in dims.items() if dim is not None}
+    return {name: chosen[name] for name in followed}, shapes, followed
 
 
 def like_weights(values: Tensor, module: nn.Module) -> Tensor:
@@ -138,8 +157,9 @@ def _check_options(sigma: Levels, init: str | float, per: str) -> None:
     if isinstance(init, str):
         if init not in INITS:
             raise UserError(f"init must be one of {', '.join(INITS)}, or a number", got=init, fix="init='published'")
-    elif not math.isfinite(init):
-        raise UserError("init must be finite", got=init, fix="init=0.1")
+    elif not (isinstance(init, Real) and math.isfinite(init) and (init != 0 or sigma != "learned")):
+        # The gradient of |σ| at 0 is 0.
+        raise UserError("a learned σ must start at a finite number other than 0", got=init, fix="init=0.1")
     if per not in SHARINGS:
         raise UserError(f"per must be one of {', '.join(SHARINGS)}", got=per, fix="per='neuron'")
 

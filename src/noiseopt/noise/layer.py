@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks
 
 from noiseopt.errors import UserError
 from noiseopt.noise.function import AddNoise, memory_format
@@ -55,9 +56,14 @@ class GaussianNoise(NoiseLayer):
     mean: Tensor | None
     decays: ClassVar[bool] = True
 
-    def __init__(self, sigma: Tensor, *, learned: bool, index: int, stream: Stream, mean: bool = False) -> None:
-        """`index`: number of the layer within `stream`, which all layers of a network share."""
+    def __init__(
+        self, sigma: Tensor, *, learned: bool, index: int, stream: Stream, mean: bool = False, batch_dim: int = 0
+    ) -> None:
+        """`index`: number of the layer within `stream`, which all layers of a network share. `batch_dim`: of what it is
+        given, which dimension is the batch (1 for the sequences of torch's transformers).
+        """
         super().__init__(index=index, stream=stream)
+        self.batch_dim = batch_dim
         if learned:
             self.sigma = nn.Parameter(sigma)
         else:
@@ -80,6 +86,12 @@ class GaussianNoise(NoiseLayer):
         stream = self.stream
         if not stream.on:
             return v
+        if self.batch_dim and v.dim() > self.sigma.dim() + 1:
+            return self._noisy(v.movedim(self.batch_dim, 0), producer).movedim(0, self.batch_dim)
+        return self._noisy(v, producer)
+
+    def _noisy(self, v: Tensor, producer: nn.Module | None) -> Tensor:
+        stream = self.stream
         sigma = self.sigma
         if stream.keys.device != v.device:
             stream.to(v.device)
@@ -117,7 +129,8 @@ class GaussianNoise(NoiseLayer):
 
     def extra_repr(self) -> str:
         kind = "learned" if self.learned else "fixed"
-        return f"{tuple(self.sigma.shape)}, {kind}, mean |σ| {self.sigma.detach().abs().mean():.3g}"
+        where = f", batch in dimension {self.batch_dim}" if self.batch_dim else ""
+        return f"{tuple(self.sigma.shape)}, {kind}, mean |σ| {self.sigma.detach().abs().mean():.3g}{where}"
 
 
 def may_overwrite(v: Tensor, producer: nn.Module | None) -> bool:
@@ -130,7 +143,7 @@ def may_overwrite(v: Tensor, producer: nn.Module | None) -> bool:
     """
     if type(producer) not in _OWN_OUTPUT or v._is_view():
         return False
-    if len(producer._forward_hooks) > 1:  # type: ignore[union-attr]
+    if len(producer._forward_hooks) > 1 or _global_forward_hooks:  # type: ignore[union-attr]
         return False
     if v.grad_fn is None:
         return not v.requires_grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -63,9 +64,25 @@ class SigmaAdam(Optimizer):
                 if sigma.grad is None:
                     continue
                 state = self.state[sigma]
+                half = sigma.dtype in (torch.float16, torch.bfloat16)
                 if not state:
                     state.update(step=0, h=torch.zeros_like(sigma), v=torch.zeros_like(sigma))
+                    if half:  # which has no room for squares
+                        state.update(h=state["h"].float(), v=state["v"].float())
                 state["step"] += 1
                 step = choose(sigma.device).sigma_step
-                step(sigma, sigma.grad, state["h"], state["v"], step=state["step"], **settings)
+                level, grad = (sigma.float(), sigma.grad.float()) if half else (sigma, sigma.grad)
+                step(level, grad, state["h"], state["v"], step=state["step"], **settings)
+                if half:
+                    sigma.copy_(level)
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, which gives the moments the type of σ; here they have that of the state again."""
+        super().load_state_dict(state_dict)
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        sigmas = chain.from_iterable(group["params"] for group in self.param_groups)
+        for name, sigma in zip(saved, sigmas, strict=True):
+            for moment in ("h", "v"):
+                if name in state_dict["state"]:
+                    self.state[sigma][moment] = state_dict["state"][name][moment].to(sigma.device, copy=True)

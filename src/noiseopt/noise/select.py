@@ -122,6 +122,11 @@ def output_shapes(model: nn.Module, chosen: Mapping[str, nn.Module], example: An
     try:
         with evaluating(model), torch.no_grad(), torch.random.fork_rng():
             call(model, example)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model of the user's raises
+        rule, got = "the model must take example_input", f"{type(error).__name__}: {error}"
+        raise UserError(rule, got=got, fix="give a batch that it takes, or mend the model") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -13,6 +13,7 @@ from noiseopt.streams import MASK32
 
 # Processes of a data-parallel run that set no sample ids still draw different numbers.
 _SAMPLES_PER_RANK = 1 << 24
+_NO_BACKWARD_PASS = -1
 
 
 class Stream:
@@ -45,6 +46,10 @@ class Stream:
         """`Int64[3]`: (seed, layer, call), and the call is counted."""
         if torch.compiler.is_compiling():
             return torch.ops.noiseopt.next_key(self.keys, layer)
+        if torch._C._current_graph_task_id() != _NO_BACKWARD_PASS:
+            rule = "noise must be drawn in the forward pass alone: drawn again in the backward pass it is another"
+            got = "a forward pass inside a backward pass, as activation checkpointing makes one"
+            raise UserError(rule, got=got, fix="checkpoint parts without noise only, or leave checkpointing out")
         if self.keys.device.type == "cpu":
             # The same by way of numpy: tensor operations would cost as much as the noise of a small layer.
             keys = self.keys.numpy()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise.attaching import Behind, attach, to_input, without_noise
+from noiseopt.noise.batching import warn_of_places
 from noiseopt.noise.injection import SHARINGS, inject, layers_in_use, like_weights
 from noiseopt.noise.layer import GaussianNoise
 from noiseopt.noise.select import Where
@@ -39,13 +40,15 @@ def rse(
     for name, value in (("first", first), ("inner", inner)):
         check_level(name, value)
     net = without_noise(model)
-    chosen, _ = layers_in_use(net, where, example_input)
+    chosen, _, batch_dims = layers_in_use(net, where, example_input)
     stream = Stream(layers=len(chosen), seed=seed)
-    for index, module in enumerate(chosen.values()):
+    for index, (name, module) in enumerate(chosen.items()):
         # One σ for the layer, for as many dimensions as its features have.
         dims = 1 if isinstance(module, nn.Linear) else 1 + len(module.kernel_size)  # type: ignore[arg-type]
         sigma = like_weights(torch.full([1] * dims, float(inner if index else first)), module)
-        attach(module, GaussianNoise(sigma, learned=False, index=index, stream=stream), to_input)
+        layer = GaussianNoise(sigma, learned=False, index=index, stream=stream, batch_dim=batch_dims[name])
+        attach(module, layer, to_input)
+    warn_of_places(net, example_input)
     return net
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise.attaching import attach, to_input, without_noise
+from noiseopt.noise.batching import warn_of_places
 from noiseopt.noise.function import AddNoise
 from noiseopt.noise.injection import layers_in_use, like_weights
 from noiseopt.noise.layer import NoiseLayer
@@ -71,7 +72,7 @@ def wca(
     """
     check_level("init", init, zero=False)
     net = without_noise(model)
-    chosen, _ = layers_in_use(net, "linear", example_input)
+    chosen, *_ = layers_in_use(net, "linear", example_input)
     module = list(chosen.values())[-1]
     width: Any = module.in_features
     if rank is not None and not (type(rank) is int and 1 <= rank < width):
@@ -83,4 +84,5 @@ def wca(
         factor *= init / factor.norm(dim=1, keepdim=True)
     layer = CovarianceNoise(like_weights(factor, module), index=0, stream=Stream(layers=1, seed=seed))
     attach(module, layer, to_input)
+    warn_of_places(net, example_input)
     return net

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from noiseopt.errors import UserError
 from noiseopt.noise.attaching import attach, to_weights, without_noise
+from noiseopt.noise.batching import warn_of_places
 from noiseopt.noise.function import AddNoise
 from noiseopt.noise.injection import layers_in_use, like_weights
 from noiseopt.noise.layer import NoiseLayer
@@ -104,7 +105,7 @@ def pni(model: nn.Module, *, example_input: Any, where: Where = "all", alpha: fl
     """
     check_level("alpha", alpha)
     net = without_noise(model)
-    chosen, _ = layers_in_use(net, where, example_input)
+    chosen, *_ = layers_in_use(net, where, example_input)
     stream = Stream(layers=len(chosen), seed=seed)
     for index, (name, module) in enumerate(chosen.items()):
         if not isinstance(module, _KINDS):
@@ -112,4 +113,5 @@ def pni(model: nn.Module, *, example_input: Any, where: Where = "all", alpha: fl
             raise UserError("weight noise goes on Linear and Conv1d/2d/3d layers", got=got, fix=fix)
         start = like_weights(torch.full((1,), float(alpha)), module)
         attach(module, WeightNoise(start, module, index=index, stream=stream), to_weights)
+    warn_of_places(net, example_input)
     return net

@@ -1,0 +1,98 @@
+"""Whose noise is whose: where the batch is in what a layer returns, and whether every image keeps its own noise."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noiseopt.noise.modes import evaluating
+from noiseopt.noise.select import call, output_shapes
+from noiseopt.noise.streaming import noise, stream
+
+_SLIGHT = 0.01  # of the noise's effect: what the order of a sum may change
+
+
+def batch_dims(
+    model: nn.Module, chosen: Mapping[str, nn.Module], example: Any, shapes: Mapping[str, Sequence[torch.Size]]
+) -> dict[str, int | None]:
+    """The dimension of each layer's output that grows with the batch; None: none does.
+
+    Tried with the example and with twice the example; 0, the usual one, where that does not say.
+    """
+    usual: dict[str, int | None] = dict.fromkeys(chosen, 0)
+    twice, count = _doubled(example)
+    if not count:
+        return usual
+    try:
+        more = output_shapes(model, chosen, twice)
+    except Exception:  # whatever a model of the user's raises where an example is not made for this
+        return usual
+    known = [name for name in chosen if len(shapes[name]) == len(more[name])]
+    return usual | {name: _grown(shapes[name], more[name]) for name in known}
+
+
+def _grown(calls: Sequence[torch.Size], more: Sequence[torch.Size]) -> int | None:
+    found: set[int | None] = set()
+    for once, twice in zip(calls, more, strict=True):
+        if len(once) != len(twice):
+            return 0
+        dims = [dim for dim, (few, many) in enumerate(zip(once, twice, strict=True)) if many == 2 * few]
+        found.add(dims[0] if dims else None if once == twice else 0)
+    return found.pop() if len(found) == 1 else 0
+
+
+def warn_of_places(net: nn.Module, example: Any) -> None:
+    """Warn where an image's noise depends on its place in the batch: then its prediction depends on the batch's size.
+
+    The example alone and twice in one batch, under the same noise, must come out alike.
+    """
+    twice, count = _doubled(example)
+    if not count:
+        return
+    ids = torch.arange(count)
+    try:
+        with evaluating(net), torch.no_grad(), torch.random.fork_rng():
+            with noise(net, on=False):
+                plain, plain_twice = call(net, example), call(net, twice)
+            if not all(isinstance(out, Tensor) and out.is_floating_point() for out in (plain, plain_twice)):
+                return
+            if not _close(plain_twice, torch.cat([plain, plain]), 1e-4 * plain.abs().max()):
+                return  # the batch matters without noise too, or comes second in the output
+            with stream(net, seed=0, samples=ids):
+                noisy = call(net, example)
+            with stream(net, seed=0, samples=ids.repeat(2)):
+                noisy_twice = call(net, twice)
+    except Exception:  # as above
+        return
+    slight = _SLIGHT * (noisy - plain).abs().max() + 1e-5 * plain.abs().max()
+    if not _close(noisy_twice, torch.cat([noisy, noisy]), slight):
+        warnings.warn(
+            "the noise of an image depends on its place in the batch, so its prediction does on the batch's size: some "
+            "layer with noise is not given the images one after another; choose others, or put the batch first",
+            stacklevel=3,
+        )
+
+
+def _close(a: Tensor, b: Tensor, tolerance: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
+
+
+def _doubled(example: Any) -> tuple[Any, int]:
+    """The example twice in one batch, and how many there are in the example; 0: that cannot be said."""
+    leaves = list(example.values()) if isinstance(example, Mapping) else example
+    leaves = list(leaves) if isinstance(leaves, list | tuple) else [leaves]
+    count = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0), 0)
+
+    def twice(leaf: Any) -> Any:
+        batched = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == count
+        return torch.cat([leaf, leaf]) if batched else leaf
+
+    if isinstance(example, Mapping):
+        return {key: twice(leaf) for key, leaf in example.items()}, count
+    if isinstance(example, list | tuple):
+        return [twice(leaf) for leaf in example], count
+    return twice(example), count
