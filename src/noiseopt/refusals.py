@@ -61,6 +61,6 @@ def check_finite(losses: Tensor, validation_loss: float, epoch: int, training: T
         raise Diverged(
             f"the loss must stay finite; it did not in epoch {epoch + 1}{step}",
             got=float(losses[bad[0]]) if bad else validation_loss,
-            fix=f"lower lr (now {training.lr:g}) or sigma_lr (now {training.sigma_lr:g}); "
-            "the checkpoint of the epoch before is kept",
+            fix=f"lower lr (now {training.lr:g}) or sigma_lr (now {training.sigma_lr:g})"
+            + ("; the checkpoint of the epoch before is kept" if epoch else ""),
         )

@@ -122,3 +122,27 @@ def test_wrong_fields_are_refused(changes: dict[str, object], rule: str) -> None
 
 def test_repr_is_one_line() -> None:
     assert repr(make()) == "Dataset(made: 10 images of 3×4×5 in 3 classes, on cpu)"
+
+
+def test_arrays_of_ones_own_become_a_dataset() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 5), dtype=np.uint8)
+    data = Dataset.of(images, [0, 2, 1, 0, 2, 1])
+    assert data.images.shape == (6, 1, 4, 5)
+    assert (data.classes, data.ids.tolist()) == (("0", "1", "2"), list(range(6)))
+    assert torch.equal(data.images[:, 0], torch.from_numpy(images))
+    named = Dataset.of(make().images, make().labels.to(torch.int32), classes=["a", "b", "c"], name="mine")
+    assert (named.classes, named.name, named.hash) == (("a", "b", "c"), "mine", make().hash)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.rand(3, 1, 4, 4), [0, 1, 2], "must be torch.uint8"),
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0.0, 1.0, 2.0], "whole numbers"),
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0, 1], "one number for each"),
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0, 1, -1], r"labels must be in 0\.\.1"),
+    ],
+)
+def test_arrays_that_are_no_images_with_labels_are_refused(images: torch.Tensor, labels: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Dataset.of(images, labels)

@@ -13,7 +13,7 @@ from noiseopt.attacks import FGSM, Transfer
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
 from noiseopt.experiments import work
-from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Planned
+from noiseopt.experiments.events import Began, Ended, EpochDone, Event, Failed, Note, Planned
 from noiseopt.experiments.recipe import Recipe, from_run
 from noiseopt.experiments.run import Outcome, Runner
 from noiseopt.models import build
@@ -132,6 +132,45 @@ def test_what_is_wrong_with_a_network_is_said_before_anything_is_trained(
     with pytest.raises(UserError, match="hidden"):
         run(changed(("init: 0.5}}", "init: 0.5}}\n  - {label: X, model: mlp, options: {hidden: [0]}}")), tmp_path)
     assert not (tmp_path / "models").exists()
+
+
+OWN = """
+from torch import nn
+
+class Refusing(nn.Linear):
+    def forward(self, x):
+        raise ValueError("not this")
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.embed(x.squeeze(1))
+        return self.out(self.attend(x, x, x)[0].mean(1))
+
+def refusing():
+    return Refusing(64, 3)
+"""
+
+
+def test_what_noise_finds_in_a_network_of_ones_own_is_said_of_its_row(
+    changed: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noted_net.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def with_row(label: str, model: str) -> Recipe:
+        row = f"  - {{label: {label}, model: 'noted_net:{model}', noise: {{sigma: 1.0}}}}\n"
+        return changed(("surrogate:", f"{row}surrogate:"), ("seeds: [0]", "seeds: [0, 1]"))
+
+    with pytest.raises(UserError, match=r"^Mine: the model must take example_input; got ValueError: not this"):
+        run(with_row("Mine", "refusing"), tmp_path / "refused")
+    _, told = run(with_row("Seen", "Attentive"), tmp_path / "noted", measuring=False)
+    (note,) = [e.text for e in told if isinstance(e, Note)]
+    assert note.startswith("Seen: no noise on attend.out_proj: never called")
 
 
 def test_only_so_many_images(changed: Callable[..., Recipe], tmp_path: Path) -> None:

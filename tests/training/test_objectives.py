@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from noiseopt.attacks import FGSM, PGD
 from noiseopt.errors import UserError
-from noiseopt.noise import OBJECTIVES, ZOO, SigmaAdam, SigmaObjective, draw_logits, sigmas, split_parameters, stream
+from noiseopt.noise import (
+    OBJECTIVES,
+    ZOO,
+    SigmaAdam,
+    SigmaObjective,
+    draw_logits,
+    inject,
+    sigmas,
+    split_parameters,
+    stream,
+)
 from noiseopt.noise.objective import Bilevel, Entropy, Information, Learn2Perturb, WeightCovariance
 from noiseopt.paired import PAIRED, TRADES, DivergencePGD, Mixed
 from noiseopt.streams import MASK32
@@ -229,3 +239,22 @@ def _each_way(folder: Path) -> None:
 
 def test_an_objective_of_a_kind_of_noise_has_its_name() -> None:
     assert {"learn2perturb", "wca"} <= OBJECTIVES.keys() & ZOO.keys()
+
+
+def test_bilevel_goes_through_attention() -> None:
+    """torch's fast attention has no second derivative; the exact one has."""
+
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.output = nn.Linear(8, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.embed(x)
+            scores: Tensor = self.output(F.scaled_dot_product_attention(tokens, tokens, tokens).mean((1, 2)))
+            return scores
+
+    net = inject(Attentive(), example_input=torch.rand(2, 1, 8, 8), init=0.5)
+    before = {name: level.detach().clone() for name, level in sigmas(net).items()}
+    train(net, digits(), Training(epochs=1, batch_size=16), objective=Bilevel(examples=EPS))
+    assert all(not torch.equal(level, before[name]) for name, level in sigmas(net).items())

@@ -195,7 +195,8 @@ def _print_verdicts(verdicts: list[Verdict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "seed", "clean")
+    count = verdicts[0].accuracy.count
+    table = Table("model", "seed", "clean", title=f"{count:,} test images", title_justify="left")
     table.add_column("audited, 95 %", no_wrap=True)
     for name in ("close votes", "masking"):
         table.add_column(name)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,23 @@ class Dataset:
             low, high = int(self.labels.min()), int(self.labels.max())
             in_range = low >= 0 and high < len(self.classes)
             _check(in_range, f"labels must be in 0..{len(self.classes) - 1}", f"{low}..{high}")
+
+    @classmethod
+    def of(
+        cls, images: Any, labels: Any, *, classes: Sequence[str] | None = None, name: str = "images of your own"
+    ) -> Dataset:
+        """Of tensors or arrays: `images` `UInt8[N, C, H, W]` or, grey, `UInt8[N, H, W]`; `labels` whole numbers from 0.
+
+        `classes`: their names; None: "0", "1", ... Raises UserError where the two are not that.
+        """
+        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+        _check(not labels.is_floating_point(), "labels must be whole numbers", labels.dtype)
+        if images.ndim == 3:
+            images = images.unsqueeze(1)
+        if classes is None:
+            classes = [str(number) for number in range(int(labels.max()) + 1 if labels.numel() else 0)]
+        ids = torch.arange(len(images), device=images.device)
+        return cls(images, labels.long(), tuple(classes), name, ids)
 
     def __len__(self) -> int:
         return len(self.images)

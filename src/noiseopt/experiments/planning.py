@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -81,7 +82,10 @@ def plan(recipe: Recipe, data: Split, *, device: torch.device) -> Plan:
             else:
                 before = made[row.after] if row.after else None
                 assert before is None or isinstance(before, Training), "checked when the recipe was read"
-                made[row.label] = trained = _training(recipe, data, row, row.label, seed, after=before)
+                try:
+                    made[row.label] = trained = _training(recipe, data, row, row.label, seed, after=before)
+                except UserError as error:  # of a network of the user's own
+                    raise error.about(row.label) from None
                 trainings.append(trained)
         shown += [made[row.label] for row in recipe.rows if row.shown]
     measurements: list[Measured] = []
@@ -219,8 +223,12 @@ def _measurement(
     )
 
 
-def build_network(network: Network, images: Dataset, *, seed: int) -> nn.Module:
+def build_network(
+    network: Network, images: Dataset, *, seed: int, warn: Callable[[str], None] | None = None
+) -> nn.Module:
     """The network as it is before training: for these images and classes, with its noise.
+
+    `warn` is given what there is to say about where the noise went; it need be said once only of every row.
 
     Raises:
         UserError: an option is out of range, or the noise finds no layer.
@@ -234,7 +242,13 @@ def build_network(network: Network, images: Dataset, *, seed: int) -> nn.Module:
     model = build(network.model, seed=seed, **options)
     if not isinstance(network, Row) or network.noise is None:
         return model
-    return network.noise.into(model, example_input=torch.zeros(2, *shape), seed=seed)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        noisy = network.noise.into(model, example_input=torch.zeros(2, *shape), seed=seed)
+    if warn is not None:
+        for warning in found:
+            warn(str(warning.message))
+    return noisy
 
 
 def training_arguments(network: Network) -> dict[str, Any]:

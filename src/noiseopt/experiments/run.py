@@ -120,15 +120,22 @@ class Runner:
         measurements = {c.address: c for c in worker.cells.measurements if c.row.seed in chosen}
         folders = {name: ModelFolder(self._setting.runs_dir, cell) for name, cell in trainings.items()}
         done = {name: folder.epochs_done for name, folder in folders.items()}
+        warned: dict[str, None] = {}  # of every row once, whatever its seeds
+
+        def warn(text: str) -> None:
+            warned[f"{cell.label}: {text}"] = None
+
         for cell in trainings.values():
             # What is wrong with a network is better said now than after the others were trained.
             try:
-                network = build_network(cell.network, worker.data.train, seed=cell.own_seed)
+                network = build_network(cell.network, worker.data.train, seed=cell.own_seed, warn=warn)
                 check_fits(network, worker.data.train, self.recipe.training_of(cell.network))
             except UserError as error:
                 raise error.about(cell.label) from None
             if not training:
                 check_trained(cell, done[cell.hash], run=self.folder)
+        for text in warned:
+            self._tell(Note(text))
         store = Store(self.folder.path / "records.jsonl")
         if store.repaired:
             self._tell(Note(store.repaired))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from noiseopt.concepts import Perturbation
 from noiseopt.errors import UserError
@@ -73,6 +75,10 @@ class Bilevel(SigmaObjective):
 
     def hold(self, batch: Callable[[Tensor], Batch], count: int) -> None:
         self._images = batch, count
+
+    def watching(self, model: nn.Module) -> AbstractContextManager[None]:
+        """torch's fast attention has no second derivative."""
+        return sdpa_kernel(SDPBackend.MATH)
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
