@@ -162,12 +162,13 @@ class RunFolder:
         """Write `curves.jsonl` and, where there is noise, `sigma.safetensors`."""
         if self._path is None or not self._writes:
             return
-        lines = "".join(epoch.model_dump_json(exclude_none=True) + "\n" for epoch in history.epochs)
-        checkpoint.write_atomically(self._path / "curves.jsonl", lines.encode())
         if history.sigma_before:
             tensors = {f"before/{name}": s for name, s in history.sigma_before.items()}
             tensors |= {f"after/{name}": s for name, s in history.sigma_after.items()}
             checkpoint.save(self._path / "sigma.safetensors", tensors, {})
+        # Last, so that who finds them whole finds σ of the same epoch.
+        lines = "".join(epoch.model_dump_json(exclude_none=True) + "\n" for epoch in history.epochs)
+        checkpoint.write_atomically(self._path / "curves.jsonl", lines.encode())
 
     def _compare(self, path: Path, saved: Mapping[str, Any]) -> None:
         for name in [*self._identity, *saved]:

@@ -117,12 +117,21 @@ def test_copies_that_a_crash_left_behind_the_checkpoint_are_written_again(tiny: 
     run(tiny, tmp_path, measuring=False)
     model = models(tmp_path)[("MLPN", 0)]
     curves = (model / "curves.jsonl").read_bytes()
-    (model / "sigma.safetensors").unlink()
-    (model / "curves.jsonl").write_text("")
-    os.utime(model / "curves.jsonl", (0, 0))
+    for left in (b"", curves[:-1], curves.splitlines(keepends=True)[0]):
+        (model / "sigma.safetensors").unlink()
+        (model / "curves.jsonl").write_bytes(left)
+        assert run(tiny, tmp_path, measuring=False)[0].trained == 1
+        assert (model / "curves.jsonl").read_bytes() == curves
+        assert (model / "sigma.safetensors").exists()
+    (model / "curves.jsonl").write_bytes(curves[:-1])
+    assert run(tiny, tmp_path, measuring=False)[0].trained == 1
+
+
+def test_a_run_that_was_copied_is_as_complete(tiny: Recipe, tmp_path: Path) -> None:
     run(tiny, tmp_path, measuring=False)
-    assert (model / "curves.jsonl").read_bytes() == curves
-    assert (model / "sigma.safetensors").exists()
+    for model in models(tmp_path).values():
+        os.utime(model / "curves.jsonl", (0, 0))  # a copy may have its files in any order
+    assert run(tiny, tmp_path, measuring=False)[0].trained == 0
 
 
 def test_some_seeds_of_a_recipe_are_run_in_the_same_folder(changed: Callable[..., Recipe], tmp_path: Path) -> None:
