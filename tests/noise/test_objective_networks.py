@@ -256,6 +256,12 @@ def test_wca_is_the_written_formula(rank: int | None) -> None:
         torch.testing.assert_close(have, want)
 
 
+def test_wca_without_its_noise_is_refused() -> None:
+    net = inject(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), example_input=torch.rand(2, 1, 6, 6))
+    with pytest.raises(UserError, match="the objective wca is of the noise of that name"):
+        step(net.double(), WeightCovariance(), *batch())
+
+
 @pytest.mark.parametrize(
     "make",
     [

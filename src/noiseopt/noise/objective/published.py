@@ -74,11 +74,14 @@ class WeightCovariance(SigmaObjective):
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, training_loss: Tensor, *, samples: Tensor
     ) -> Tensor:
+        found = [(module, layer) for _, module, layer in noisy_modules(model) if isinstance(layer, CovarianceNoise)]
+        if not found:
+            fix = 'noiseopt.noise.ZOO["wca"](model, example_input=images[:2])'
+            raise UserError("the objective wca is of the noise of that name", got="a model without", fix=fix)
         total = training_loss
-        for _, module, layer in noisy_modules(model):
-            if isinstance(layer, CovarianceNoise):
-                weights = module.weight
-                assert isinstance(weights, Tensor)
-                aligned = (weights @ layer.loadings).square().sum(1)  # wᵀ F Fᵀ w = ‖Fᵀ w‖²
-                total = total - self.weight * aligned.log().sum() + self.decay * weights.square().sum()
+        for module, layer in found:
+            weights = module.weight
+            assert isinstance(weights, Tensor)
+            aligned = (weights @ layer.loadings).square().sum(1)  # wᵀ F Fᵀ w = ‖Fᵀ w‖²
+            total = total - self.weight * aligned.log().sum() + self.decay * weights.square().sum()
         return total
