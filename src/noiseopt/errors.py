@@ -25,6 +25,10 @@ class UserError(ValueError):
         return UserError(f"{who}: {self.rule}", fix=self.fix)
 
 
+class NoiseWarning(UserWarning):
+    """Noise is not where, or not whose, the caller may think."""
+
+
 class Diverged(UserError):
     """A loss that is not finite any more."""
 

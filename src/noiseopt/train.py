@@ -65,7 +65,8 @@ def train(
     run. A finished run returns at once. On the CPU the process keeps what memory it frees (`noiseopt.allocation`).
 
     Args:
-        model: images in [0, 1] → logits.
+        model: images in [0, 1] → logits. It is trained in training mode, all of it, and every part has the mode that
+            it had afterwards; batch statistics that shall stay need a `train` method that says so.
         data: `train` is trained on; `validation` only draws curves; `test` is looked at only for
             `test_curve`.
         training: the settings.

@@ -126,7 +126,9 @@ def test_repr_is_one_line() -> None:
 
 def test_arrays_of_ones_own_become_a_dataset() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 5), dtype=np.uint8)
-    data = Dataset.of(images, [0, 2, 1, 0, 2, 1])
+    mirrored = Dataset.of(images[:, ::-1], np.array([0, 2, 1, 0, 2, 1], dtype=np.uint32))
+    assert torch.equal(mirrored.images.flip(-2)[:, 0], torch.from_numpy(images))
+    data = Dataset.of(images.copy(), [0, 2, 1, 0, 2, 1])
     assert data.images.shape == (6, 1, 4, 5)
     assert (data.classes, data.ids.tolist()) == (("0", "1", "2"), list(range(6)))
     assert torch.equal(data.images[:, 0], torch.from_numpy(images))
@@ -138,11 +140,14 @@ def test_arrays_of_ones_own_become_a_dataset() -> None:
     ("images", "labels", "message"),
     [
         (torch.rand(3, 1, 4, 4), [0, 1, 2], "must be torch.uint8"),
+        (np.zeros((3, 4, 4, 3), dtype=np.uint8), [0, 1, 2], r"with C 1 or 3; got .*transpose\(0, 3, 1, 2\)"),
+        (np.zeros((3, 4, 4), dtype=np.uint8), ["a", "b", "c"], "arrays of numbers"),
+        (7, [0], "with C 1 or 3"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0.0, 1.0, 2.0], "whole numbers"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0, 1], "one number for each"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), [0, 1, -1], r"labels must be in 0\.\.1"),
     ],
 )
-def test_arrays_that_are_no_images_with_labels_are_refused(images: torch.Tensor, labels: object, message: str) -> None:
+def test_arrays_that_are_no_images_with_labels_are_refused(images: object, labels: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Dataset.of(images, labels)

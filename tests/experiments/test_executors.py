@@ -13,7 +13,7 @@ import pytest
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
 from noiseopt.experiments.events import Began, Died, EpochDone, Event
-from noiseopt.experiments.executors import Executor, InProcess, OnRay, Processes, chosen, cores
+from noiseopt.experiments.executors import Executor, InProcess, OnRay, Processes, chosen, cores, node
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.run import Outcome, Runner
 from noiseopt.experiments.store import Store, address_of
@@ -132,6 +132,15 @@ def test_a_ray_cluster_gives_the_same_records_though_a_node_is_lost(
         assert epochs == sorted(set(epochs))
     assert (outcome.trained, outcome.measured, outcome.failures) == (4, 25, {})
     assert records == run(recipe, tmp_path / "one", InProcess())[2]
+
+
+def test_a_node_sends_files_in_the_order_in_which_they_are_written(tiny: Recipe, tmp_path: Path) -> None:
+    """So that whoever finds the last of them finds the others of the same epoch."""
+    run(tiny, tmp_path, InProcess())
+    noisy = next(tmp_path.glob("models/*/sigma.safetensors")).parent
+    times = [(noisy / name).stat().st_mtime_ns for name in node._FILES]
+    assert times == sorted(times)
+    assert len(set(times)) == 3
 
 
 def test_options_mean_an_executor() -> None:

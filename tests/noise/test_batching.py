@@ -121,6 +121,62 @@ def test_nothing_is_told_where_nothing_is_wrong(convnet: nn.Module, images: Tens
         inject(nn.Linear(144, 5), example_input=images[0].flatten())  # without a batch
 
 
+class Recurrent(nn.Module):
+    """torch's recurrent layer as it is by default: [length, batch, features] comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.lstm(x)[0][-1])
+        return scores
+
+
+class Padding(nn.Module):
+    """The batch is filled up to eight inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(144, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = torch.cat([x.flatten(1), x.new_zeros(8 - len(x), 144)])
+        scores: Tensor = self.fc(whole)[: len(x)]
+        return scores
+
+
+@pytest.mark.filterwarnings("ignore:the noise of an image depends on its place")
+@pytest.mark.parametrize(
+    ("net", "shape", "names"),
+    [
+        (Recurrent(), (7, 2, 6), ["head"]),
+        (nn.Sequential(nn.Linear(6, 4), nn.Flatten(0), nn.Linear(28, 3)), (7, 6), ["0", "2"]),  # one sample: a set
+        (Padding(), (2, 1, 12, 12), ["fc"]),
+    ],
+)
+def test_an_example_whose_batch_cannot_be_told_keeps_all_its_noise(
+    net: nn.Module, shape: tuple[int, ...], names: list[str]
+) -> None:
+    example = torch.rand(shape)
+    for where in ("all", names):
+        assert list(sigmas(inject(net, example_input=example, where=where))) == names
+
+
+def test_noise_that_leaves_no_numbers_is_not_told_to_swap(images: Tensor) -> None:
+    class Logarithmic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(144, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.log(1.5 + 0.2 * self.fc(x.flatten(1)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inject(Logarithmic(), example_input=images[:2], sigma=200.0)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_noise_is_not_drawn_again_in_the_backward_pass(reentrant: bool) -> None:
     class Checkpointed(nn.Module):
@@ -138,3 +194,6 @@ def test_noise_is_not_drawn_again_in_the_backward_pass(reentrant: bool) -> None:
     with pytest.raises(UserError, match=r"in the forward pass alone.*checkpoint"):
         net(x).sum().backward()
     inject(Checkpointed(), example_input=x[:2], where=["last"])(x).sum().backward()
+    if not reentrant:  # which the compiler does not take
+        with pytest.raises(UserError, match=r"in the forward pass alone"):
+            torch.compile(net, backend="aot_eager", fullgraph=True)(x).sum().backward()

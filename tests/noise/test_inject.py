@@ -245,10 +245,22 @@ def test_a_layer_with_something_named_noise_keeps_it(images: Tensor) -> None:
         inject(net, example_input=images)
 
 
-@pytest.mark.parametrize("init", [0, 0.0, None, float("nan")])
-def test_a_learned_sigma_starts_where_it_has_a_gradient(convnet: nn.Module, images: Tensor, init: Any) -> None:
-    with pytest.raises(UserError, match="must start at a finite number other than 0"):
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (0, "must not start at 0"),
+        (torch.tensor(0.0), "must not start at 0"),
+        (1e-60, "must not start at 0"),
+        (None, "a finite number, or a word; got None"),
+        (float("nan"), "a finite number, or a word; got nan"),
+    ],
+)
+def test_a_learned_sigma_starts_where_it_has_a_gradient(
+    convnet: nn.Module, images: Tensor, init: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
         inject(convnet, example_input=images, init=init)
+    assert inject(convnet, example_input=images, init=torch.tensor(0.5))[0].noise.sigma.mean() == 0.5  # type: ignore
 
 
 def test_an_example_that_the_model_does_not_take_is_told(convnet: nn.Module, images: Tensor) -> None:

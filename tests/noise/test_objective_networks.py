@@ -15,7 +15,7 @@ from noiseopt.errors import UserError
 from noiseopt.noise import has_noise, inject, noise, sigmas, split_parameters, stream
 from noiseopt.noise.attaching import noisy_modules
 from noiseopt.noise.objective import Bilevel, Information, Learn2Perturb, WeightCovariance, nats_through
-from noiseopt.noise.select import output_shapes
+from noiseopt.noise.select import outputs
 from noiseopt.noise.zoo import wca
 from tests.noise.conftest import epsilon
 
@@ -40,9 +40,8 @@ def batch(count: int = 16, *, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 def drawn(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """ε of every layer in the first pass of a stream of seed 5, step 2."""
-    shapes = {
-        name: calls[0] for name, calls in output_shapes(net, {n: m for n, m, _ in noisy_modules(net)}, images).items()
-    }
+    made, _ = outputs(net, {name: module for name, module, _ in noisy_modules(net)}, images)
+    shapes = {name: calls[0].shape for name, calls in made.items()}
     with stream(net, seed=5, samples=IDS, step=2):
         layers = {name: layer for name, _, layer in noisy_modules(net)}
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +111,23 @@ def test_half_precision_has_the_steps_of_single(dtype: torch.dtype) -> None:
     assert half.dtype == dtype
     torch.testing.assert_close(half.float(), single, rtol=0, atol=0.03)
     assert (half - 1).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("written", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("read", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_state_of_another_precision_goes_on(written: torch.dtype, read: torch.dtype) -> None:
+    def stepped(p: torch.Tensor, state: dict[str, Any] | None) -> SigmaAdam:
+        optimiser = SigmaAdam([p], lr=0.05)
+        if state is not None:
+            optimiser.load_state_dict(state)
+        p.grad = torch.full_like(p, 0.1)
+        optimiser.step()
+        return optimiser
+
+    state = stepped(torch.ones(5, dtype=written, requires_grad=True), None).state_dict()
+    level = torch.ones(5, dtype=read, requires_grad=True)
+    stepped(level, state)
+    torch.testing.assert_close(level.double(), torch.full((5,), 0.95, dtype=torch.float64), rtol=0, atol=0.01)
+    # As an older version wrote it.
+    state["state"][0] |= {name: state["state"][0][name].bfloat16() for name in ("h", "v")}
+    stepped(torch.ones(5, dtype=read, requires_grad=True), state)

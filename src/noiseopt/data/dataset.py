@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,18 +70,26 @@ class Dataset:
     def of(
         cls, images: Any, labels: Any, *, classes: Sequence[str] | None = None, name: str = "images of your own"
     ) -> Dataset:
-        """Of tensors or arrays: `images` `UInt8[N, C, H, W]` or, grey, `UInt8[N, H, W]`; `labels` whole numbers from 0.
+        """Of tensors, or of arrays, which are copied: `images` `UInt8[N, C, H, W]`, C = 1 or 3, or, grey,
+        `UInt8[N, H, W]`; `labels` whole numbers from 0.
 
         `classes`: their names; None: "0", "1", ... Raises UserError where the two are not that.
         """
-        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+        try:
+            images, labels = (t if isinstance(t, Tensor) else torch.from_numpy(np.array(t)) for t in (images, labels))
+        except (TypeError, ValueError) as error:
+            rule, fix = "images and labels must be tensors or arrays of numbers", "see help(noiseopt.data.Dataset)"
+            raise UserError(rule, got=str(error), fix=fix) from None
         _check(not labels.is_floating_point(), "labels must be whole numbers", labels.dtype)
         if images.ndim == 3:
             images = images.unsqueeze(1)
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            rule, fix = "images must be [N, C, H, W], with C 1 or 3", "images.transpose(0, 3, 1, 2), if C is last"
+            raise UserError(rule, got=list(images.shape), fix=fix)
+        labels = labels.long()
         if classes is None:
             classes = [str(number) for number in range(int(labels.max()) + 1 if labels.numel() else 0)]
-        ids = torch.arange(len(images), device=images.device)
-        return cls(images, labels.long(), tuple(classes), name, ids)
+        return cls(images, labels, tuple(classes), name, torch.arange(len(images), device=images.device))
 
     def __len__(self) -> int:
         return len(self.images)

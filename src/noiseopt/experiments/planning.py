@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from noiseopt.data import DATASETS, Dataset, Split, split, split_off
-from noiseopt.errors import UserError
+from noiseopt.errors import NoiseWarning, UserError
 from noiseopt.experiments.cells import Defended, Measured, Measurement, Plan, Share, Training
 from noiseopt.experiments.perturbations import OfTransfer
 from noiseopt.experiments.recipe import Recipe
@@ -245,8 +245,10 @@ def build_network(
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         noisy = network.noise.into(model, example_input=torch.zeros(2, *shape), seed=seed)
-    if warn is not None:
-        for warning in found:
+    for warning in found:
+        if not issubclass(warning.category, NoiseWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        elif warn is not None:
             warn(str(warning.message))
     return noisy
 

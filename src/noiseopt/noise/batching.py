@@ -9,40 +9,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiseopt.errors import NoiseWarning
 from noiseopt.noise.modes import evaluating
-from noiseopt.noise.select import call, output_shapes
+from noiseopt.noise.select import call, outputs
 from noiseopt.noise.streaming import noise, stream
 
 _SLIGHT = 0.01  # of the noise's effect: what the order of a sum may change
 
 
 def batch_dims(
-    model: nn.Module, chosen: Mapping[str, nn.Module], example: Any, shapes: Mapping[str, Sequence[torch.Size]]
+    model: nn.Module,
+    chosen: Mapping[str, nn.Module],
+    example: Any,
+    calls: Mapping[str, Sequence[Tensor]],
+    result: Any,
 ) -> dict[str, int | None]:
-    """The dimension of each layer's output that grows with the batch; None: none does.
+    """The dimension of each layer's output that grows with the batch; None: it has nothing of the batch.
 
-    Tried with the example and with twice the example; 0, the usual one, where that does not say.
+    Tried with the example, which `calls` and `result` come of, and with twice the example; 0, the usual one, where that
+    does not say: where what the model returns does not grow either, the example's first dimension is not the batch.
     """
     usual: dict[str, int | None] = dict.fromkeys(chosen, 0)
-    twice, count = _doubled(example)
-    if not count:
-        return usual
     try:
-        more = output_shapes(model, chosen, twice)
+        twice, count = _doubled(example)
+        more, more_result = outputs(model, chosen, twice) if count else ({}, None)
     except Exception:  # whatever a model of the user's raises where an example is not made for this
         return usual
-    known = [name for name in chosen if len(shapes[name]) == len(more[name])]
-    return usual | {name: _grown(shapes[name], more[name]) for name in known}
+    once, both = _first(result), _first(more_result)
+    if once is None or both is None or once.dim() == 0 or both.shape != (2 * len(once), *once.shape[1:]):
+        return usual
+    known = [name for name in chosen if len(calls[name]) == len(more[name])]
+    return usual | {name: _grown(calls[name], more[name]) for name in known}
 
 
-def _grown(calls: Sequence[torch.Size], more: Sequence[torch.Size]) -> int | None:
+def _grown(calls: Sequence[Tensor], more: Sequence[Tensor]) -> int | None:
     found: set[int | None] = set()
     for once, twice in zip(calls, more, strict=True):
-        if len(once) != len(twice):
+        if once.dim() != twice.dim():
             return 0
-        dims = [dim for dim, (few, many) in enumerate(zip(once, twice, strict=True)) if many == 2 * few]
-        found.add(dims[0] if dims else None if once == twice else 0)
+        dims = [dim for dim, (few, many) in enumerate(zip(once.shape, twice.shape, strict=True)) if many == 2 * few]
+        # Of one size and yet another: a batch that is filled up to some size.
+        same = once.shape == twice.shape and torch.allclose(once, twice, rtol=1e-4, atol=1e-6)
+        found.add(dims[0] if dims else None if same else 0)
     return found.pop() if len(found) == 1 else 0
+
+
+def _first(result: Any) -> Tensor | None:
+    """The first tensor of what a model returns."""
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    leaves = result if isinstance(result, list | tuple) else [result]
+    return next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
 
 
 def warn_of_places(net: nn.Module, example: Any) -> None:
@@ -50,11 +67,11 @@ def warn_of_places(net: nn.Module, example: Any) -> None:
 
     The example alone and twice in one batch, under the same noise, must come out alike.
     """
-    twice, count = _doubled(example)
-    if not count:
-        return
-    ids = torch.arange(count)
     try:
+        twice, count = _doubled(example)
+        if not count:
+            return
+        ids = torch.arange(count)
         with evaluating(net), torch.no_grad(), torch.random.fork_rng():
             with noise(net, on=False):
                 plain, plain_twice = call(net, example), call(net, twice)
@@ -68,11 +85,14 @@ def warn_of_places(net: nn.Module, example: Any) -> None:
                 noisy_twice = call(net, twice)
     except Exception:  # as above
         return
+    if not bool(torch.isfinite(noisy).all() and torch.isfinite(noisy_twice).all()):
+        return
     slight = _SLIGHT * (noisy - plain).abs().max() + 1e-5 * plain.abs().max()
     if not _close(noisy_twice, torch.cat([noisy, noisy]), slight):
         warnings.warn(
             "the noise of an image depends on its place in the batch, so its prediction does on the batch's size: some "
             "layer with noise is not given the images one after another; choose others, or put the batch first",
+            NoiseWarning,
             stacklevel=3,
         )
 

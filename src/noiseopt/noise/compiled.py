@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseopt.noise import function
+from noiseopt.noise import function, streaming
 
 
 @torch.library.custom_op("noiseopt::next_key", mutates_args=("keys",))
@@ -18,6 +18,7 @@ def next_key(keys: Tensor, layer: int) -> Tensor:
     """See `stream.Stream`. Opaque, or the compiler would compute the key anew in the backward pass, from the counter
     that has moved on since.
     """
+    streaming.refuse_in_backward()
     key = keys[layer].clone()
     keys[layer, 2] += 1
     return key

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from noiseopt.errors import UserError
+from noiseopt.errors import NoiseWarning, UserError
 from noiseopt.noise.attaching import attach, noisy_modules, to_output, without_noise
 from noiseopt.noise.batching import batch_dims, warn_of_places
 from noiseopt.noise.layer import GaussianNoise
-from noiseopt.noise.select import Where, output_shapes, select
+from noiseopt.noise.select import Where, outputs, select
 from noiseopt.noise.streaming import Stream
 
 Levels = str | float | Sequence[float] | Mapping[str, float]
@@ -65,10 +65,10 @@ def inject(
             already, the model already holds noise or does not take the example, or the numbers in sigma are not one
             for each layer.
 
-    Warns where some layers are left without noise, and where an image's noise depends on its place in the batch.
+    Warns (`noiseopt.errors.NoiseWarning`) where some layers are left without noise, and where an image's noise depends
+    on its place in the batch.
     """
-    if isinstance(sigma, Real) or (isinstance(sigma, Tensor) and sigma.dim() == 0):
-        sigma = float(sigma)
+    sigma, init = _number(sigma), _number(init)
     _check_options(sigma, init, per)
     net = without_noise(model)
     chosen, shapes, dims = layers_in_use(net, where, example_input)
@@ -97,7 +97,8 @@ def layers_in_use(
     Raises UserError where nothing is left, or where a layer that was named is never called, or never with the batch.
     """
     chosen = select(net, where)
-    shapes = output_shapes(net, chosen, example_input)
+    calls, result = outputs(net, chosen, example_input)
+    shapes = {name: [out.shape for out in outs] for name, outs in calls.items()}
     unused = [name for name, calls in shapes.items() if not calls]
     if unused and (len(unused) == len(chosen) or not isinstance(where, str)):
         raise UserError(
@@ -108,16 +109,18 @@ def layers_in_use(
     if unused:
         attention = any(isinstance(chosen[name], NonDynamicallyQuantizableLinear) for name in unused)
         why = " (nn.MultiheadAttention computes its projections itself, so none of them has noise)" if attention else ""
-        warnings.warn(f"no noise on {', '.join(unused)}: never called by the example forward pass{why}", stacklevel=3)
+        text = f"no noise on {', '.join(unused)}: never called by the example forward pass{why}"
+        warnings.warn(text, NoiseWarning, stacklevel=3)
     chosen = {name: module for name, module in chosen.items() if shapes[name]}
-    dims = batch_dims(net, chosen, example_input, shapes)
+    dims = batch_dims(net, chosen, example_input, calls, result)
     # The noise of such a layer would be one for all images and draws: nothing to take a mean over.
     without = [name for name, dim in dims.items() if dim is None]
     if without and (len(without) == len(chosen) or not isinstance(where, str)):
         rule, got = "what a layer with noise returns must grow with the batch", ", ".join(map(repr, without))
         raise UserError(rule, got=got, fix="leave it out of where")
     if without:
-        warnings.warn(f"no noise on {', '.join(without)}: what it returns does not grow with the batch", stacklevel=3)
+        text = f"no noise on {', '.join(without)}: what it returns does not grow with the batch"
+        warnings.warn(text, NoiseWarning, stacklevel=3)
     followed = {name: dim for name, dim in dims.items() if dim is not None}
     return {name: chosen[name] for name in followed}, shapes, followed
 
@@ -157,11 +160,17 @@ def _check_options(sigma: Levels, init: str | float, per: str) -> None:
     if isinstance(init, str):
         if init not in INITS:
             raise UserError(f"init must be one of {', '.join(INITS)}, or a number", got=init, fix="init='published'")
-    elif not (isinstance(init, Real) and math.isfinite(init) and (init != 0 or sigma != "learned")):
-        # The gradient of |σ| at 0 is 0.
-        raise UserError("a learned σ must start at a finite number other than 0", got=init, fix="init=0.1")
+    elif not (isinstance(init, Real) and math.isfinite(init)):
+        raise UserError("init must be a finite number, or a word", got=repr(init), fix="init=0.1")
+    elif sigma == "learned" and not torch.tensor(init, dtype=torch.float32):
+        raise UserError("a learned σ must not start at 0, where it has no gradient", got=init, fix="init=0.1")
     if per not in SHARINGS:
         raise UserError(f"per must be one of {', '.join(SHARINGS)}", got=per, fix="per='neuron'")
+
+
+def _number(value: Any) -> Any:
+    """A float where it is one number of any kind."""
+    return float(value) if isinstance(value, Real) or (isinstance(value, Tensor) and value.dim() == 0) else value
 
 
 def _numbers(sigma: Sequence[float] | Mapping[str, float]) -> Sequence[float]:

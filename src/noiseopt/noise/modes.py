@@ -18,14 +18,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def learning(model: nn.Module) -> Iterator[None]:
-    """Training mode inside the block; afterwards every module has the mode that it had.
-
-    A model that is in training mode stays as it is: what was put in eval mode on its own, such as a batch normalisation
-    whose averages shall not move, is frozen on purpose.
-    """
+    """Training mode inside the block; afterwards every module has the mode that it had."""
     with _restored(model):
-        if not model.training:
-            model.train()
+        model.train()
         yield
 
 

@@ -64,11 +64,10 @@ class SigmaAdam(Optimizer):
                 if sigma.grad is None:
                     continue
                 state = self.state[sigma]
-                half = sigma.dtype in (torch.float16, torch.bfloat16)
+                half = _moments(sigma) != sigma.dtype
                 if not state:
-                    state.update(step=0, h=torch.zeros_like(sigma), v=torch.zeros_like(sigma))
-                    if half:  # which has no room for squares
-                        state.update(h=state["h"].float(), v=state["v"].float())
+                    like = torch.zeros_like(sigma, dtype=_moments(sigma))
+                    state.update(step=0, h=like, v=like.clone())
                 state["step"] += 1
                 step = choose(sigma.device).sigma_step
                 level, grad = (sigma.float(), sigma.grad.float()) if half else (sigma, sigma.grad)
@@ -78,11 +77,17 @@ class SigmaAdam(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which gives the moments the type of σ; here they have that of the state again."""
+        """As torch's, which would give the moments of a σ in half precision its own type."""
         super().load_state_dict(state_dict)
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         sigmas = chain.from_iterable(group["params"] for group in self.param_groups)
         for name, sigma in zip(saved, sigmas, strict=True):
             for moment in ("h", "v"):
                 if name in state_dict["state"]:
-                    self.state[sigma][moment] = state_dict["state"][name][moment].to(sigma.device, copy=True)
+                    value = state_dict["state"][name][moment]
+                    self.state[sigma][moment] = value.to(sigma.device, _moments(sigma), copy=True)
+
+
+def _moments(sigma: Tensor) -> torch.dtype:
+    """The type of h and v: half precision has no room for squares."""
+    return torch.float32 if sigma.dtype in (torch.float16, torch.bfloat16) else sigma.dtype

@@ -99,13 +99,13 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(example)
 
 
-def output_shapes(model: nn.Module, chosen: Mapping[str, nn.Module], example: Any) -> dict[str, list[torch.Size]]:
-    """The output shapes of the chosen modules, one for each call, from one forward pass that leaves no trace.
+def outputs(model: nn.Module, chosen: Mapping[str, nn.Module], example: Any) -> tuple[dict[str, list[Tensor]], Any]:
+    """What the chosen modules return, one for each call, and what the model does, in a forward pass without a trace.
 
     It runs without gradients, in eval mode (batch statistics must not move, dropout must not draw) and without touching
     the global random state.
     """
-    shapes: dict[str, list[torch.Size]] = {name: [] for name in chosen}
+    found: dict[str, list[Tensor]] = {name: [] for name in chosen}
     handles = []
     for name, module in chosen.items():
 
@@ -116,12 +116,12 @@ def output_shapes(model: nn.Module, chosen: Mapping[str, nn.Module], example: An
                     got=f"{name!r}: {type(output).__name__}",
                     fix="leave it out",
                 )
-            shapes[name].append(output.shape)
+            found[name].append(output)
 
         handles.append(module.register_forward_hook(record))
     try:
         with evaluating(model), torch.no_grad(), torch.random.fork_rng():
-            call(model, example)
+            result = call(model, example)
     except UserError:
         raise
     except Exception as error:  # whatever a model of the user's raises
@@ -130,4 +130,4 @@ def output_shapes(model: nn.Module, chosen: Mapping[str, nn.Module], example: An
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return found, result

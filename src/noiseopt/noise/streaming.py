@@ -46,10 +46,7 @@ class Stream:
         """`Int64[3]`: (seed, layer, call), and the call is counted."""
         if torch.compiler.is_compiling():
             return torch.ops.noiseopt.next_key(self.keys, layer)
-        if torch._C._current_graph_task_id() != _NO_BACKWARD_PASS:
-            rule = "noise must be drawn in the forward pass alone: drawn again in the backward pass it is another"
-            got = "a forward pass inside a backward pass, as activation checkpointing makes one"
-            raise UserError(rule, got=got, fix="checkpoint parts without noise only, or leave checkpointing out")
+        refuse_in_backward()
         if self.keys.device.type == "cpu":
             # The same by way of numpy: tensor operations would cost as much as the noise of a small layer.
             keys = self.keys.numpy()
@@ -74,6 +71,15 @@ class Stream:
         if self.rows is None:
             return self._automatic
         return self._automatic + torch.stack([torch.zeros_like(self.rows[0, 1]), self.rows[0, 1]])
+
+
+def refuse_in_backward() -> None:
+    """Raises UserError inside a backward pass: the call is counted already, so it would be other noise than before."""
+    if torch._C._current_graph_task_id() != _NO_BACKWARD_PASS:
+        rule = "noise must be drawn in the forward pass alone: drawn again in the backward pass it is another"
+        got = "a forward pass inside a backward pass, as activation checkpointing makes one"
+        fix = "checkpoint parts without noise only, or switch it off there (noiseopt.noise)"
+        raise UserError(rule, got=got, fix=fix)
 
 
 def _numbered(count: int, device: torch.device) -> Tensor:

@@ -22,8 +22,9 @@ from noiseopt.experiments.messages import Broken, Done, Message, Task
 from noiseopt.experiments.models import ModelFolder
 from noiseopt.experiments.work import Setting, Worker, perform
 
-# The checkpoint first: the others are copies of what it says, and may not be older.
-_FILES = ("checkpoint.safetensors", "curves.jsonl", "sigma.safetensors")
+# As `history` writes them: the checkpoint first, of which the others are copies, and last the curves, which say that
+# all are there.
+_FILES = ("checkpoint.safetensors", "sigma.safetensors", "curves.jsonl")
 
 
 @dataclass(frozen=True)
