@@ -77,28 +77,28 @@ def warn_of_places(net: nn.Module, example: Any) -> None:
                 plain, plain_twice = call(net, example), call(net, twice)
             if not all(isinstance(out, Tensor) and out.is_floating_point() for out in (plain, plain_twice)):
                 return
-            if not _close(plain_twice, torch.cat([plain, plain]), 1e-4 * plain.abs().max()):
-                return  # the batch matters without noise too, or comes second in the output
+            if plain_twice.shape != torch.cat([plain, plain]).shape:
+                return
+            # Without noise a batch of another size may be computed in another order, on a GPU less precisely.
+            scale, drift = plain.abs().max(), (plain_twice - torch.cat([plain, plain])).abs().max()
+            if not drift <= 0.01 * scale:
+                return  # the batch matters without noise too
             with stream(net, seed=0, samples=ids):
                 noisy = call(net, example)
             with stream(net, seed=0, samples=ids.repeat(2)):
                 noisy_twice = call(net, twice)
     except Exception:  # as above
         return
-    if not bool(torch.isfinite(noisy).all() and torch.isfinite(noisy_twice).all()):
+    if noisy_twice.shape != plain_twice.shape or not bool(torch.isfinite(torch.cat([noisy, noisy_twice])).all()):
         return
-    slight = _SLIGHT * (noisy - plain).abs().max() + 1e-5 * plain.abs().max()
-    if not _close(noisy_twice, torch.cat([noisy, noisy]), slight):
+    slight = _SLIGHT * (noisy - plain).abs().max() + 10 * drift + 1e-5 * scale
+    if (noisy_twice - torch.cat([noisy, noisy])).abs().max() > slight:
         warnings.warn(
             "the noise of an image depends on its place in the batch, so its prediction does on the batch's size: some "
             "layer with noise is not given the images one after another; choose others, or put the batch first",
             NoiseWarning,
             stacklevel=3,
         )
-
-
-def _close(a: Tensor, b: Tensor, tolerance: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
 
 
 def _doubled(example: Any) -> tuple[Any, int]:
