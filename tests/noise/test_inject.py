@@ -280,3 +280,12 @@ def test_what_a_global_hook_keeps_stays_as_it_was(images: Tensor) -> None:
         handle.remove()
     assert isinstance(net[1], nn.Linear)
     torch.testing.assert_close(kept[0], nn.functional.linear(images.flatten(1), net[1].weight, net[1].bias))
+
+
+def test_a_block_is_no_layer_and_what_is_in_it_is_suggested(images: Tensor) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(144, 5), nn.ReLU()))
+    with pytest.raises(UserError, match=r"noise goes on Linear.*'1', a Sequential; fix: choose those in it, '1\.\*'"):
+        inject(net, example_input=images, where=["1"])
+    assert list(sigmas(inject(net, example_input=images, where=["1.*"]))) == ["1.0"]
+    with pytest.raises(UserError, match=r"'1\.1', a ReLU; fix: choose layers of these kinds"):
+        inject(net, example_input=images, where=["1.1"])

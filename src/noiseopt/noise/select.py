@@ -69,10 +69,11 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
 def _check_kinds(chosen: Mapping[str, nn.Module]) -> None:
     for name, module in chosen.items():
         if not isinstance(module, KINDS["all"]):
+            inside = any(isinstance(m, KINDS["all"]) for m in module.modules())
             raise UserError(
                 "noise goes on Linear, Conv1d/2d/3d and ConvTranspose1d/2d/3d layers",
                 got=f"{name!r}, a {type(module).__name__}",
-                fix="choose layers of these kinds",
+                fix=f"choose those in it, {name + '.*'!r}" if inside and name else "choose layers of these kinds",
             )
 
 
