@@ -1,4 +1,4 @@
-"""The exception that means: the user can mend this."""
+"""What is said to the user: the exception that means, you can mend this, and a warning about the noise."""
 
 from __future__ import annotations
 

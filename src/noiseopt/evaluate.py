@@ -16,6 +16,7 @@ from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
 from noiseopt.noise import draw_logits, has_noise
 from noiseopt.noise import noise as switched
+from noiseopt.noise.draws import check_finite
 from noiseopt.noise.modes import evaluating
 
 Data = Dataset | tuple[Tensor, Tensor]
@@ -51,9 +52,7 @@ def predict(
         total, count = torch.zeros(()), 0
         for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples):
             total, count = total.to(logits.device) + logits.float().softmax(-1).sum(0), count + len(logits)
-    if not bool(torch.isfinite(total).all()):
-        rule, fix = "the model's predictions must be finite", "look for NaN weights (diverged training)"
-        raise UserError(rule, got="NaN or infinite logits", fix=fix)
+    check_finite(total)
     return total / count
 
 

@@ -73,13 +73,18 @@ def count_votes(
     """
     total: Tensor | None = None
     for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples, first_draw=first_draw):
-        if not bool(torch.isfinite(logits).all()):
-            rule, fix = "the model's predictions must be finite", "look for NaN weights (diverged training)"
-            raise UserError(rule, got="NaN or infinite logits", fix=fix)
+        check_finite(logits)
         counted = one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)
         total = counted if total is None else total + counted
     assert total is not None, "draw_logits yields at least one chunk"
     return total
+
+
+def check_finite(predictions: Tensor) -> None:
+    """Raises UserError where logits, or what was made of them, are no numbers."""
+    if not bool(torch.isfinite(predictions).all()):
+        rule, fix = "the model's predictions must be finite", "look for NaN weights (diverged training)"
+        raise UserError(rule, got="NaN or infinite logits", fix=fix)
 
 
 def _repeat(model: nn.Module, images: Tensor, count: int) -> Tensor:

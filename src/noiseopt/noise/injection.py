@@ -99,7 +99,7 @@ def layers_in_use(
     chosen = select(net, where)
     calls, result = outputs(net, chosen, example_input)
     shapes = {name: [out.shape for out in outs] for name, outs in calls.items()}
-    unused = [name for name, calls in shapes.items() if not calls]
+    unused = [name for name, outs in calls.items() if not outs]
     if unused and (len(unused) == len(chosen) or not isinstance(where, str)):
         raise UserError(
             "a layer that gets noise must be called by the model's forward pass",
@@ -111,7 +111,7 @@ def layers_in_use(
         why = " (nn.MultiheadAttention computes its projections itself, so none of them has noise)" if attention else ""
         text = f"no noise on {', '.join(unused)}: never called by the example forward pass{why}"
         warnings.warn(text, NoiseWarning, stacklevel=3)
-    chosen = {name: module for name, module in chosen.items() if shapes[name]}
+    chosen = {name: module for name, module in chosen.items() if calls[name]}
     dims = batch_dims(net, chosen, example_input, calls, result)
     # The noise of such a layer would be one for all images and draws: nothing to take a mean over.
     without = [name for name, dim in dims.items() if dim is None]
