@@ -76,6 +76,27 @@ def test_an_audit_without_the_noise_stands_beside_the_other(run: Path, invoke: I
     assert "MLP+, noise off" in (run / "report.html").read_text()
 
 
+def test_what_is_published_of_an_audit_is_of_the_latest(run: Path, invoke: Invoke) -> None:
+    rows = ("--row", "MLP", "--row", "MLP+")
+    assert invoke("audit", "tiny", *QUICK, *rows)[0] == 0
+    assert invoke("audit", "tiny", *QUICK, *rows, "--queries", "6")[0] == 0
+    assert invoke("audit", "tiny", *QUICK, *rows, "--noise-off")[0] == 0
+    for draws in ("100", "200"):
+        assert invoke("certify", "tiny", "--sigma", "0.2", "--draws", draws, "--row", "MLP")[0] == 0
+    assert invoke("publish", "runs/tiny", "published")[0] == 0
+    folder = run.parent.parent / "published" / "tiny" / "audit"
+    told = json.loads((folder / "audit.json").read_text())["models"]
+    entries = sorted((m["model"], m["settings"]["queries"], m["audited"]["value"]) for m in told)
+    records = Store(folder / "records.jsonl").records
+    audited = [r for r in records if r.metric == "audited accuracy"]
+    assert sorted((r.model, r.parameters["queries"], r.value) for r in audited) == entries
+    assert [(name, queries) for name, queries, _ in entries] == [("MLP", 5), ("MLP+", 5), ("MLP+", 6)]
+    steps = sum(len(m["attacks"]) for m in told)
+    assert sum(r.column == "audit" for r in records) > steps  # every attack's number is there, too
+    assert {r.draws for r in records if r.column == "certified"} == {200}
+    assert len(records) < len(Store(run / "audit" / "records.jsonl").records)
+
+
 def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:
     def attacks(*more: str) -> list[tuple[str, object]]:
         status, out, err = invoke("audit", "tiny", *QUICK, "--json", *more)
@@ -103,6 +124,8 @@ def test_rows_that_share_a_network_are_audited_under_their_own_names(here: Path,
     assert one["audited"] == other["audited"]
     kept = json.loads((here / "runs/tiny/audit/audit.json").read_text())["models"]
     assert len({m["cell"] for m in kept}) == 1
+    records = Store(here / "runs/tiny/audit/records.jsonl").records
+    assert sum(r.model == "MLP" for r in records) == sum(r.model == "Twin" for r in records) > 5
 
 
 def test_every_seed_is_audited_with_draws_of_its_own(here: Path, invoke: Invoke) -> None:

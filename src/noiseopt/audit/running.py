@@ -22,7 +22,7 @@ from noiseopt.concepts import Record, wilson_interval
 from noiseopt.data import Dataset
 from noiseopt.evaluate import Data, describe
 from noiseopt.experiments.planning import code_version
-from noiseopt.experiments.store import digest
+from noiseopt.experiments.store import digest, part_of
 from noiseopt.given import given, hash_of_images, hash_of_model
 from noiseopt.journal import Journal
 from noiseopt.noise import has_noise, remove
@@ -95,7 +95,7 @@ class _Job:
     ) -> None:
         self._model, self._settings, self._batch_size, self._tell = model, settings, batch_size, progress
         self._images, self._labels, self._ids = given(model, data)
-        self._noisy = has_noise(model)
+        self._noisy, self._label = has_noise(model), label
         data_hash = data.hash if isinstance(data, Dataset) else hash_of_images(self._images, self._labels)
         self._hash = digest([settings.as_dict(), hash_of_model(model), data_hash, code_version()])
         journal = None if folder is None else Journal(Path(folder) / f"{self._hash[:24]}.jsonl")
@@ -139,6 +139,7 @@ class _Job:
         accuracy = self._record("audited accuracy", int(alive.sum()), count, "audit", parameters)
         return Verdict(
             settings=self._settings,
+            hash=self._hash,
             noisy=self._noisy,
             clean=self._records[0],
             accuracy=accuracy,
@@ -204,8 +205,8 @@ class _Job:
 
     def _record(self, metric: str, good: int, count: int, perturbation: str, parameters: dict[str, Any]) -> Record:
         low, high = wilson_interval(good, count)
-        told = {"metric": metric, "perturbation": perturbation, "parameters": parameters}
-        known: dict[str, Any] = {**told, **self._known, "recipe": digest([self._hash, told])}
+        told: dict[str, Any] = {"metric": metric, "perturbation": perturbation, "parameters": parameters}
+        known: dict[str, Any] = {**told, **self._known, "recipe": part_of(self._hash, model=self._label, **told)}
         record = Record(value=good / count, count=count, low=low, high=high, **known)
         self._records.append(record)
         return record

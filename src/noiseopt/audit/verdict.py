@@ -32,12 +32,14 @@ class Line:
 class Verdict:
     """The outcome for one model. `noisy`: has it noise? `noise_off`: had it some, that was taken out for the audit?
 
+    `hash`: of the weights, the images, the settings and the code; the address of each of `records` is made with it.
     `accuracy`: the Record of the share of images that survived every attack. `undecided`: of the survivors, those whose
     vote was too close for its draws to be certain of, under one attack at least. `checks`: what was looked at, and
     whether it points to masking.
     """
 
     settings: Auditing
+    hash: str
     noisy: bool
     clean: Record
     accuracy: Record
@@ -68,6 +70,7 @@ class Verdict:
             "data_hash": accuracy.data_hash,
             "code": accuracy.code,
             "settings": self.settings.as_dict(),
+            "hash": self.hash,
             "noisy": self.noisy,
             "noise_off": self.noise_off,
             "images": accuracy.count,

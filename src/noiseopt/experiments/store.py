@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def address(*, recipe: str, data_hash: str, model_seed: int | None, code: str) -
     and training, the perturbation, the state of the noise, draws and seeds.
     """
     return digest([recipe, data_hash, model_seed, code])
+
+
+def part_of(whole: str, *, model: str | None, metric: str, perturbation: str, parameters: Mapping[str, Any]) -> str:
+    """What stands as `recipe` in one Record of a measurement that makes many, such as an audit, of the hash `whole`.
+
+    `model` is in it, as two rows of a recipe may have one network.
+    """
+    told = {"model": model, "metric": metric, "perturbation": perturbation, "parameters": parameters}
+    return digest([whole, told])
 
 
 def address_of(record: Record) -> str:
