@@ -58,5 +58,5 @@ def run_in(folder: Path, *, seeds: int = 3, leave_out: str = "") -> Path:
 
 
 def standing(clean: float, *audited: float, **changes: Any) -> Standing:
-    settings: dict[str, Any] = {"label": f"{clean} {audited}", "kind": "learned", "adversary": ""}
+    settings: dict[str, Any] = {"label": f"{clean} {audited}", "kind": "learned", "adversary": "", "length": ""}
     return Standing(clean=estimate([clean] * 3), audited=estimate(audited), **(settings | changes))

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from noiseopt.errors import UserError
-from noiseopt.report.leaderboard import verdict, write_leaderboard
+from noiseopt.report.leaderboard import write_leaderboard
 from noiseopt.report.publish import publish
+from noiseopt.report.ranking import front, highest, verdict
 from noiseopt.report.sources import read
-from noiseopt.report.standings import front, highest, standings
+from noiseopt.report.standings import standings
 from tests.report.boards import run_in, standing
 
 
@@ -44,6 +45,28 @@ def test_rows_are_compared_with_partners_of_the_same_adversary() -> None:
     assert "**learned**" in said[1]
     assert said[2].endswith("the median of these rows: 0.006.")
     assert len(said) == 3
+
+
+def test_rows_are_compared_with_those_that_train_as_long(tmp_path: Path) -> None:
+    rows = [
+        standing(0.98, 0.70, 0.70, 0.70, label="plain", kind="none"),
+        standing(0.98, 0.95, 0.95, 0.95, label="dropout", kind="none", length="40,000 steps"),
+        standing(0.98, 0.87, 0.87, 0.87, label="learned"),
+    ]
+    said = list(verdict(rows))
+    assert said[0].startswith("Learned σ beats the network without noise of highest audited accuracy: **learned**")
+    assert "against **plain**" in said[0]
+    run = run_in(tmp_path)
+    about = json.loads((run / "run.json").read_text())
+    for row, epochs in zip(about["recipe"]["rows"], (120, 30), strict=False):
+        row["training"] = {"epochs": epochs}
+    (run / "run.json").write_text(json.dumps(about))
+    board = {row.label: row.length for row in standings(read(run)).rows}
+    assert board == dict.fromkeys(board, "") | {"plain": "120 epochs"}
+    publish(run, tmp_path / "results")
+    page = write_leaderboard(tmp_path / "results", tmp_path / "page.md", command="made by a test").read_text()
+    assert "trained for 30 epochs; plain for 120 epochs, and compared only with rows as long." in page
+    assert "Learned σ beats the network without noise" not in page
 
 
 def test_who_is_not_beaten_is_named() -> None:

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noiseopt.report.audit import audit_view
-from noiseopt.report.levels import Levels
+from noiseopt.report.kinds import adversary_of, kind_of
+from noiseopt.report.levels import Levels, final_levels
 from noiseopt.report.pareto import edge
+from noiseopt.report.ranking import beats, front
 from noiseopt.report.sources import read
-from noiseopt.report.standings import Standing, adversary_of, beats, front, kind_of, standings
+from noiseopt.report.standings import Standing, standings
 from tests.report.boards import ROWS, entry, run_in, standing
 
 
@@ -175,7 +177,32 @@ def test_the_noise_at_the_end_is_that_of_the_last_epochs(tmp_path: Path) -> None
         ]
         (run / "curves" / f"learned-s{seed}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "curves" / "plain-s0.jsonl").write_text('{"epoch": 1}\n')
+    placed = {"epoch": 1, "sigma": {"hidden": {"rms": 3.0}, "output": {"rms": 1.0}}}
+    (run / "curves" / "fixed-3-1-0-s0.jsonl").write_text(json.dumps(placed) + "\n")
     rows = {row.label: row for row in standings(read(run)).rows}
     assert str(rows["learned"].levels) == "5; 0.5 ↑"
+    assert str(rows["fixed 3-1-0"].levels) == "3; 1; 0"
     assert rows["plain"].levels is None
     assert str(Levels((1.0, 2.0, 3.0, 4.0, 5.0), -0.2)) == "1 to 5 ↓"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "drift"),
+    [
+        ([[0.5, 0.6, 0.75, 0.9]], 0.2),  # few epochs: the last one
+        ([[0.5]], 0.0),
+        ([[1.0] * 8 + [0.8, 0.4], [1.0] * 8 + [0.9, 0.8]], -0.4),
+        ([[1.0] * 8 + [1.2, 1.5], [1.0] * 8 + [0.9, 0.8]], 0.0),  # two seeds that do not agree
+        ([[1e-3] * 8 + [4e-3, 1.5e-3]], 0.0),  # to and fro
+        ([[1.0, 0.0]], -1.0),
+        ([[0.0, 1.0]], 0.0),
+    ],
+)
+def test_noise_moved_where_every_seed_went_one_way(tmp_path: Path, seeds: list[list[float]], drift: float) -> None:
+    run = run_in(tmp_path)
+    (run / "curves").mkdir()
+    for seed, levels in enumerate(seeds):
+        lines = [{"epoch": i + 1, "sigma": {"hidden": {"rms": level}}} for i, level in enumerate(levels)]
+        (run / "curves" / f"learned-s{seed}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = final_levels(read(run))["learned"]
+    assert found.drift == pytest.approx(drift)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from noiseopt.errors import UserError
 from noiseopt.report.export import markdown_table, shown, write_page
+from noiseopt.report.kinds import KINDS, length_of
 from noiseopt.report.layout import mapping
 from noiseopt.report.pareto import pareto_picture
+from noiseopt.report.ranking import MARGIN, front, verdict
 from noiseopt.report.sources import Source, read
-from noiseopt.report.standings import COST, ENOUGH, KINDS, MARGIN, Standing, Standings, beats, front, highest, standings
+from noiseopt.report.standings import COST, Standing, Standings, standings
+from noiseopt.report.statistics import Estimate
 
-_RIVALS = {
-    "none": "the network without noise",
-    "fixed": "the one fixed σ",
-    "allocation": "the fixed σ for each layer",
-    "paper": "the noise of another paper",
-}
 GROUPS = {False: "Trained on images", True: "Trained on adversarial examples"}
 _HOW = """\
 Ordered by audited accuracy: the share of test images that survive every attack of `noiseopt audit`. Clean accuracy
@@ -29,10 +25,11 @@ and one that is far below what the median row's deviation gives is luck. *Close*
 survived by a close vote: so far a number may move with the audit's draws. *Noise off*: audited once more, the noise
 taken out: what of it the weights are worth alone. One method *beats* another here if the two
 intervals of audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g}
-less, about one standard error of a network's on 1,000 images; compared are rows that were trained on the examples of
-the same adversary. The best row of a kind is chosen on these same images, which flatters it a little. *σ* is its root
-mean square in each layer at the end of the training, with an arrow where it still moved: then the number is one of so
-many epochs at this learning rate of σ.
+less, about one standard error of a network's on 1,000 images (on 300 images that is 0.006); compared are rows that
+were trained on the examples of the same adversary, as long. The best row of a kind is chosen on these same images, and
+no correction is made for the number of rows, which flatters the best a little. *σ* is its root mean square in each
+layer at the end of the training, with an arrow where all seeds' still moved one way: then the number is one of so many
+epochs at this learning rate of σ.
 """
 
 
@@ -96,10 +93,11 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
     data, recipe = mapping(about.get("data")), mapping(about.get("recipe"))
     parts = ", ".join(f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int))
     training, asked = mapping(recipe.get("training")), mapping(recipe.get("data"))
-    length = f"{training['steps']:,} steps" if training.get("steps") else f"{training.get('epochs')} epochs"
+    others = [f"{row.label} for {row.length}" for row in board.rows if row.length and row.kind != "made"]
+    longer = f"; {', '.join(others)}, and compared only with rows as long" if others else ""
     pooled = asked.get("split") is not None and asked.get("test", "pooled") == "pooled"
     drawn = ", drawn anew from the published training and test images together" if pooled else ""
-    yield f"Images: {data.get('name')}: {parts}{drawn}. Each network is trained for {length}."
+    yield f"Images: {data.get('name')}: {parts}{drawn}. Each network is trained for {length_of(training)}{longer}."
     settings = board.settings
     if settings:
         eps = float(settings["eps"])
@@ -123,56 +121,6 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
     else:
         command = f"python -m benchmarks.training_cost {source.name} --json {source.folder / COST}"
         yield f"Cost: not measured yet (`{command}`)."
-
-
-def verdict(rows: Sequence[Standing]) -> Iterator[str]:
-    """What the comparison comes to, in sentences: learned against fixed noise, and the row that leads.
-
-    Rows are compared with those that were trained on the examples of the same adversary.
-    """
-    for adversary in dict.fromkeys(row.adversary for row in rows):
-        same = [row for row in rows if row.adversary == adversary]
-        for kind, words in _RIVALS.items():
-            for said in _against(same, kind, words):
-                yield f"**{adversary}.** {said}" if adversary else said
-    known = [row for kind in KINDS if (row := highest(rows, kind)) is not None]
-    if known:
-        top = max(row.audited.mean for row in known)
-        leaders = [_place(row) for row in known if row.audited.mean == top]
-        yield f"Highest audited accuracy: {'; '.join(leaders)}."
-    masked = [f"{r.label} ({', '.join(r.masking)})" for r in rows if r.masking]
-    if masked:
-        yield f"Signs of masking, so not compared: {'; '.join(masked)}."
-    deviations = [row.audited.deviation for row in rows if row.audited.has_interval and not row.masking]
-    if len(deviations) > 1:
-        middle = statistics.median(deviations)
-        yield f"Standard deviation of audited accuracy over seeds, the median of these rows: {middle:.3f}."
-
-
-def _against(rows: Sequence[Standing], kind: str, words: str) -> Iterator[str]:
-    """Learned σ against the row of another kind that has the highest audited accuracy; `words` for that kind."""
-    learned, rival = highest(rows, "learned"), highest(rows, kind)
-    if learned is None or rival is None:
-        return
-    if min(learned.audited.seeds, rival.audited.seeds) < ENOUGH:
-        yield f"Learned σ against {words}: no verdict before three seeds."
-        return
-    winners = [row for row in rows if row.kind == "learned" and row.placed and not row.masking and beats(row, rival)]
-    if not winners:
-        yield f"No learned σ beats {words} of highest audited accuracy: {_place(learned)}, against {_place(rival)}."
-        return
-    leader = max(winners, key=lambda row: row.audited.mean)
-    yield f"Learned σ beats {words} of highest audited accuracy: {_place(leader)}, against {_place(rival)}."
-    if others := [row.label for row in winners if row is not leader]:
-        yield f"So {'do' if len(others) > 1 else 'does'} {', '.join(others)}."
-    unbeaten = [r for r in rows if r.kind == kind and r.placed and not r.masking and not beats(leader, r)]
-    if unbeaten:
-        listed = "; ".join(f"{row.label} ({shown(row.clean)}, audited {shown(row.audited)})" for row in unbeaten)
-        yield f"Not beaten by {leader.label}, for their clean accuracy or their interval: {listed}."
-
-
-def _place(row: Standing) -> str:
-    return f"**{row.label}**, audited {shown(row.audited)}, clean {shown(row.clean)}"
 
 
 def _table(source: Source, rows: Sequence[Standing]) -> str:
@@ -199,8 +147,8 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             KINDS[row.kind],
             shown(row.clean),
             *(shown(row.measured(key, noise=noise)) for _, key, noise in columns),
-            shown(row.audited) + (f" ({row.audited.seeds} of {seeds} seeds)" if row.audited.seeds < seeds else ""),
-            *([shown(row.clean_off), shown(row.audited_off)] if off else []),
+            _seeds(row.audited, seeds),
+            *([shown(row.clean_off), _seeds(row.audited_off, row.audited.seeds)] if off else []),
             f"{row.close:.1%}" if row.close else "",
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),
@@ -238,6 +186,11 @@ def _measured(source: Source, board: Standings) -> Iterator[str]:
         for row in board.rows
     ]
     yield markdown_table(header, lines, left=2)
+
+
+def _seeds(number: Estimate, wanted: int) -> str:
+    few = f" ({number.seeds} of {wanted} seeds)" if 0 < number.seeds < wanted else ""
+    return shown(number) + few
 
 
 def _masked(masking: Mapping[str, Any], seeds: int) -> str:

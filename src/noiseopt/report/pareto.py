@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
+from noiseopt.report.kinds import KINDS
 from noiseopt.report.pictures import COLOURS, STYLE, name_in_margin, text_width
-from noiseopt.report.standings import KINDS, Standing, front, highest
+from noiseopt.report.ranking import front, highest
+from noiseopt.report.standings import Standing
 from noiseopt.report.svg import canvas
 
 if TYPE_CHECKING:

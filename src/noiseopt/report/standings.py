@@ -11,25 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from noiseopt.report.audit import FOLDER, current, entries_of, is_noise_off
+from noiseopt.report.kinds import adversary_of, kind_of, length_of
 from noiseopt.report.layout import mapping
 from noiseopt.report.levels import Levels, final_levels
 from noiseopt.report.sources import Source, number_of, numbers, plain_rows
 from noiseopt.report.statistics import Estimate, estimate
 
-KINDS = {
-    "none": "no noise",
-    "fixed": "one fixed σ",
-    "allocation": "a fixed σ for each layer",
-    "learned": "learned σ",
-    "paper": "noise of other papers",
-    "made": "made of other rows",
-}
-"""What a method does about noise, and the words for it, in the order of the legend."""
 COST = "cost.json"
 _NAMED = 5  # of the audits that do not count
-MARGIN = 0.005
-"""So much clean accuracy counts as none: about the standard error of one network's on 1,000 images."""
-ENOUGH = 3  # seeds without which nothing is decided
 
 
 @dataclass(frozen=True)
@@ -37,6 +26,7 @@ class Standing:
     """One row: `clean` and `audited` accuracy, of the same images by the same votes; `cost` is time / plain.
 
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
+    `length`: of its training, such as "40,000 steps", where it has one of its own; "" for that of the recipe.
     `numbers`: the recipe's columns under the strict protocol, by column and whether the noise was on.
     `clean_off`, `audited_off`: with its noise taken out. `close`: share of the images that survived by a close vote.
     `levels`: of the noise at the end of the training.
@@ -46,6 +36,7 @@ class Standing:
     label: str
     kind: str
     adversary: str
+    length: str
     clean: Estimate
     audited: Estimate
     numbers: Mapping[tuple[str, bool], Estimate] = field(default_factory=dict)
@@ -91,6 +82,7 @@ def standings(source: Source) -> Standings:
     notes = list(source.notes)
     recipe = {str(row.get("label")): row for row in map(mapping, mapping(source.about.get("recipe")).get("rows") or [])}
     audits, settings, images = _audits(source, recipe, notes)
+    usual = length_of(mapping(mapping(source.about.get("recipe")).get("training")))
     found, plain = numbers(source.records), plain_rows(source)
     cost, levels = _cost(source.folder / COST, notes), final_levels(source)
     rows = []
@@ -110,6 +102,7 @@ def standings(source: Source) -> Standings:
                 label=label,
                 kind=kind_of(row),
                 adversary=adversary_of(row, recipe),
+                length="" if (own_length := length_of(mapping(row.get("training")))) == usual else own_length,
                 clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
                 audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
                 numbers=measured,
@@ -155,71 +148,6 @@ def _audits(
 def _made(entry: Mapping[str, Any]) -> str:
     """How an audit was made, as text; each network's has draws of its own."""
     return json.dumps([{**mapping(entry["settings"]), "seed": None}, entry["images"]], sort_keys=True)
-
-
-def kind_of(row: Mapping[str, Any]) -> str:
-    """The key of KINDS that a recipe's row belongs to."""
-    if row.get("of"):
-        return "made"
-    noise = mapping(row.get("noise"))
-    if not noise:
-        return "none"
-    if "kind" in noise:
-        return "learned" if noise["kind"] == "pixels" else "paper"
-    sigma = noise.get("sigma", "learned")
-    if sigma == "learned":
-        return "learned"
-    return "allocation" if isinstance(sigma, list | dict) else "fixed"
-
-
-def adversary_of(row: Mapping[str, Any], recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    """What attacks the images that the row was trained on, or those that it goes on after or is made of.
-
-    Rows of the same name are partners of the same adversarial training. `recipe`: by label.
-    """
-    names = [_attack(mapping(row[key])) for key in ("adversary", "pool") if row.get(key) is not None]
-    earlier = [*(row.get("of") or []), *([row["after"]] if row.get("after") else [])]
-    names += [adversary_of(recipe[label], recipe) for label in earlier if label in recipe]
-    return " and ".join(dict.fromkeys(filter(None, names)))
-
-
-def _attack(settings: Mapping[str, Any]) -> str:
-    loss, attack = settings.get("loss"), str(settings.get("attack", "?")).upper().replace("_", " ")
-    share = 0.5 if settings.get("share") is None else float(settings["share"])
-    name = {"trades": "TRADES", "mixed": f"{share:.0%} {attack}"}.get(str(loss), attack)
-    name += f"-{settings['steps']}" if settings.get("steps") else ""
-    name += f" with β {settings['beta']:g}" if settings.get("beta") is not None else ""
-    return name + (f", {255 * float(settings['eps']):.3g}/255" if settings.get("eps") else "")
-
-
-def front(rows: Iterable[Standing]) -> list[Standing]:
-    """The Pareto front of the means, by falling clean accuracy: no other row has more of one and not less of the other.
-
-    Rows with signs of masking are not on it, as their audited accuracy is not to be believed.
-    """
-    order = sorted((r for r in rows if r.placed and not r.masking), key=lambda r: (-r.clean.mean, -r.audited.mean))
-    best: list[Standing] = []
-    for row in order:
-        if not best or row.audited.mean > best[-1].audited.mean:
-            best.append(row)
-    return best
-
-
-def highest(rows: Iterable[Standing], kind: str) -> Standing | None:
-    """The row of a kind with the greatest mean audited accuracy, of those that can be believed."""
-    placed = [row for row in rows if row.kind == kind and row.placed and not row.masking]
-    return max(placed, key=lambda row: row.audited.mean, default=None)
-
-
-def beats(one: Standing, other: Standing) -> bool:
-    """Is `one` better by the rule of the leaderboard?
-
-    The audited intervals do not overlap, each over three seeds at least, and its clean accuracy is not less by more
-    than `MARGIN`.
-    """
-    enough = min(one.audited.seeds, other.audited.seeds) >= ENOUGH
-    as_clean = one.clean.mean > other.clean.mean - MARGIN - 1e-9
-    return enough and one.audited.low > other.audited.high and as_clean
 
 
 def _close(entries: Iterable[Mapping[str, Any]]) -> float:
