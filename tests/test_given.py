@@ -6,6 +6,7 @@ import importlib
 import linecache
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,27 @@ def test_hashes_are_of_the_users_code(tmp_path: Path, monkeypatch: pytest.Monkey
         seen.append((str(net), hash_of_model(net)))
     assert len({printed for printed, _ in seen}) == 1
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_hashes_are_of_what_a_module_keeps_besides_tensors() -> None:
+    class Quantized(nn.Module):
+        def __init__(self, levels: object, mean: float = 0.5) -> None:
+            super().__init__()
+            self.levels, self.net = levels, network()
+            self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    kept = [2, 255, "2", (2, 255), {"a": torch.ones(2)}, {"a": torch.zeros(2)}, partial(max, 1), partial(max, 2), max]
+    nets = [*map(Quantized, kept), Quantized(2, mean=0.9)]
+    hashes = [hash_of_model(net) for net in nets]
+    assert len(set(hashes)) == len(nets)
+    assert hash_of_model(Quantized(2)) == hash_of_model(Quantized(2).eval()) == hashes[0]
+
+
+def test_hashes_stay_when_noise_was_drawn() -> None:
+    net = inject(network(), example_input=IMAGES, sigma=0.2)
+    before = hash_of_model(net)
+    net(IMAGES)
+    assert hash_of_model(net) == before
 
 
 def test_hashes_are_of_where_the_noise_takes_hold() -> None:

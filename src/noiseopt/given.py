@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from noiseopt.attacks.settings import check_batch
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
+from noiseopt.models.sources import sources_of
 from noiseopt.noise.attaching import to_output
+from noiseopt.plain import plain
 
 
 @torch.no_grad()
@@ -60,13 +63,24 @@ def given(model: nn.Module, data: Dataset | tuple[Tensor, Tensor]) -> tuple[Tens
 
 
 def hash_of_model(model: nn.Module) -> str:
-    """SHA-256 of a model's modules, as they print, of its tensors, and of what else decides what it computes: where
-    noise and other hooks take hold, and the source of modules that are neither torch's nor noiseopt's.
+    """SHA-256 of a model's modules, as they print, of its tensors, and of what else decides what it computes: plain
+    attributes, where noise and other hooks take hold, and the files of modules that are neither torch's nor noiseopt's.
+
+    Another model has another hash, unless they differ in an object that is none of these; the same model may have
+    another hash later, if it keeps count of its calls, say.
     """
     printed = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model))
-    tensors = sorted(model.state_dict().items())
-    named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in tensors)
-    return _hashed("\n".join([printed, *_hooks(model), *_sources(model)]), named)
+    tensors = model.state_dict() | dict(model.named_buffers())
+    named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in sorted(tensors.items()))
+    return _hashed("\n".join([printed, *_attributes(model), *_hooks(model), *_sources(model)]), named)
+
+
+def _attributes(model: nn.Module) -> Iterator[str]:
+    """What a module keeps besides tensors, submodules and its mode: `self.levels = 255`."""
+    for name, module in model.named_modules():
+        if not type(module).__module__.startswith("noiseopt."):  # whose noise counts its draws, and prints what it is
+            own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+            yield from (f"{name}.{key} = {json.dumps(plain(value))}" for key, value in sorted(own.items()))
 
 
 def _hooks(model: nn.Module) -> Iterator[str]:
@@ -80,10 +94,12 @@ def _hooks(model: nn.Module) -> Iterator[str]:
 def _sources(model: nn.Module) -> Iterator[str]:
     """As far as they can be had: what is typed into an interpreter has none."""
     classes = {type(module) for module in model.modules()}
-    for kind in sorted(classes, key=lambda kind: (kind.__module__, kind.__qualname__)):
-        if kind.__module__.partition(".")[0] not in ("torch", "noiseopt"):
-            with suppress(OSError, TypeError):
-                yield inspect.getsource(kind)
+    own = [kind for kind in classes if kind.__module__.partition(".")[0] not in ("torch", "noiseopt")]
+    for kind in sorted(own, key=lambda kind: (kind.__module__, kind.__qualname__)):
+        with suppress(OSError, TypeError):
+            yield inspect.getsource(kind)
+    files = {file for kind in own for file in sources_of(kind.__module__)}
+    yield from (f"{name} {hashlib.sha256(text).hexdigest()}" for name, text in sorted(files))
 
 
 def hash_of_images(images: Tensor, labels: Tensor) -> str:

@@ -173,6 +173,12 @@ class RunFolder:
     def _compare(self, path: Path, saved: Mapping[str, Any]) -> None:
         for name in [*self._identity, *saved]:
             then, now = saved.get(name), self._identity.get(name)
+            if then != now and name.startswith("model."):
+                raise UserError(
+                    f"{path} was made with another network, {name.removeprefix('model.')} = {then or 'nothing'}",
+                    got=now or "nothing",
+                    fix="pass that network, or choose another run_dir (or remove this one to start again)",
+                )
             if then != now:
                 raise UserError(
                     f"{path} was made with {name} = {then!r}, and a run goes on only with what it began with",

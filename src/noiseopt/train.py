@@ -7,7 +7,6 @@ was killed goes on as if nothing had happened, and several processes draw the no
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -30,6 +29,7 @@ from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_param
 from noiseopt.noise.attaching import undecayed
 from noiseopt.noise.modes import evaluating, learning
 from noiseopt.paired import PairedLoss
+from noiseopt.plain import parts_of, plain
 from noiseopt.refusals import check_finite, check_fits, check_paired, check_split
 from noiseopt.streams import MASK32
 from noiseopt.tasks import Task, task_of
@@ -102,10 +102,11 @@ def train(
     check_paired(paired, perturbation, training)
     identity = {f"training.{name}": value for name, value in training.model_dump(exclude_none=True).items()}
     identity |= {f"about.{name}": value for name, value in (about or {}).items()}
-    identity |= {"seed": seed, "precision": precision, "objective": _described(objective)}
-    identity |= {"perturbation": _described(perturbation), "noise_validation": noise_validation}
+    identity |= {"seed": seed, "precision": precision, "objective": plain(objective)}
+    identity |= {"perturbation": plain(perturbation), "noise_validation": noise_validation}
+    identity |= {f"model.{name}": part for name, part in parts_of(model).items()}
     if paired is not None:
-        identity |= {"paired": _described(paired)}
+        identity |= {"paired": plain(paired)}
     identity |= {"data.train": data.train.hash, "data.validation": data.validation.hash}
     identity |= {"test_curve": data.test.hash if test_curve else None}
     run = RunFolder(run_dir, identity=identity, writes=engine.is_main_process)
@@ -323,16 +324,6 @@ def _measure(
 def _history(model: nn.Module, curves: Sequence[Epoch], before: Mapping[str, Tensor]) -> History:
     after = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
     return History(tuple(curves), dict(before), after)
-
-
-def _described(value: object) -> Any:
-    """A perturbation or an objective as plain values: its name and settings, to be compared when a run goes on."""
-    if value is None or isinstance(value, int | float | str):
-        return value
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return getattr(value, "__name__", type(value).__name__)
-    settings = {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return {"name": type(value).__name__, **settings}
 
 
 def _derived(seed: int, *purpose: object) -> int:

@@ -204,6 +204,30 @@ def test_an_edited_model_of_the_users_own_is_another_network(
     assert {label for label in hashes[0] if hashes[0][label] != hashes[1][label]} == {"MLP"}
 
 
+def test_a_helper_or_a_file_of_weights_makes_another_network(
+    changed: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("helped")
+    (folder / "helped_net.py").write_text(
+        "from pathlib import Path\nimport torch\nfrom torch import nn\nfrom helper_of_net import Act\n"
+        "def make():\n    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), Act())\n"
+        "    net[1].bias.data.fill_(float((Path(__file__).parent / 'weights.txt').read_text()))\n    return net\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    hashes = []
+    for inside, weights in (("x", "0.5"), ("x * 0", "0.5"), ("x", "0.6"), ("x", "0.5")):
+        text = f"from torch import nn\nclass Act(nn.Module):\n    def forward(self, x):\n        return {inside}\n"
+        (folder / "helper_of_net.py").write_text(text)
+        (folder / "weights.txt").write_text(weights)
+        for name in ("helped_net", "helper_of_net"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        cells = planned(changed(("model: mlp, options: {hidden: [8]}}", "model: 'helped_net:make'}")))
+        hashes.append({c.label: c.hash for c in cells.trainings}["MLP"])
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
+
+
 def test_a_model_of_the_users_own(
     changed: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,11 +7,13 @@ import multiprocessing
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from noiseopt import checkpoint
 from noiseopt.errors import UserError
@@ -22,6 +24,22 @@ from tests.training.common import Darken, digits, forkserver, lines, mixed, nois
 
 class Stop(BaseException):
     pass
+
+
+def dimmed(
+    model: nn.Module, images: Tensor, labels: Tensor, *, samples: Tensor | None = None, by: float = 0.1
+) -> Tensor:
+    return images * (1 - by)
+
+
+class Dimmed:
+    """An attack of one's own that is no data class."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
+        return dimmed(model, images, labels, by=self.by)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Stop])
@@ -141,6 +159,7 @@ def test_curves_are_mended_from_the_checkpoint(tmp_path: Path, left: str | None)
         ({"about": None}, r"about\.model = 'mlp'"),
         ({"model": small()}, "another network"),
         ({"model": noisy(where=["output"])}, "another network"),
+        ({"model": noisy(sigma=0.5)}, r"another network, hidden1\.noise = GaussianNoise.*learned"),
     ],
 )
 def test_a_run_goes_on_only_with_what_it_began_with(tmp_path: Path, change: dict[str, Any], name: str) -> None:
@@ -165,6 +184,27 @@ def test_another_setting_of_a_perturbation_or_another_objective_is_noticed(tmp_p
         train(small(), digits(), training, run_dir=tmp_path, perturbation=Darken(0.6))
     with pytest.raises(UserError, match=r"objective = \{'name': 'SigmaObjective'\}"):
         train(small(), digits(), training, run_dir=tmp_path, perturbation=Darken(0.5), objective=Other())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ({"model": noisy(sigma=0.5)}, {"model": noisy(sigma=2.0)}, r"σ. 0\.5\); got GaussianNoise.*σ. 2\)"),
+        ({"model": small(activation="relu")}, {"model": small(activation="sigmoid")}, r"ReLU\(\); got Sigmoid\(\)"),
+        ({"perturbation": Dimmed(0.1)}, {"perturbation": Dimmed(0.3)}, r"'by': 0\.1.*'by': 0\.3"),
+        ({"perturbation": partial(dimmed, by=0.1)}, {"perturbation": partial(dimmed, by=0.3)}, "'by': 0.3"),
+        ({"perturbation": dimmed}, {"perturbation": Dimmed(0.1)}, "perturbation = 'dimmed"),
+    ],
+)
+def test_a_network_and_an_attack_of_ones_own_are_told_by_their_settings(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], named: str
+) -> None:
+    asked: dict[str, Any] = {"model": small(), "data": digits(), "training": Training(epochs=1), "run_dir": tmp_path}
+    model = (asked | before)["model"]
+    train(**(asked | before))
+    assert len(train(**(asked | before | {"model": model})).epochs) == 1  # the same network again, trained by now
+    with pytest.raises(UserError, match=named):
+        train(**(asked | after))
 
 
 def test_a_damaged_checkpoint_stops_with_its_name_and_is_left_alone(tmp_path: Path) -> None:

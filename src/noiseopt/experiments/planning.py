@@ -22,7 +22,7 @@ from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Composite, Network, Row
 from noiseopt.experiments.schema import FROM_DATA, SURROGATE, Column, Data
 from noiseopt.experiments.store import digest
-from noiseopt.models import MODELS, build, source_of
+from noiseopt.models import MODELS, build, sources_of
 from noiseopt.saliency import boxed
 
 _CHOICE = 0x3C6EF372FE94F82B
@@ -160,9 +160,11 @@ def _training(
         "seed": of_its_own,
     }
     if ":" in network.model and not network.model.startswith("noiseopt."):
-        # Your own function may be another tomorrow under the same name: its file, and what it builds, are part of it.
-        built = re.sub(r" at 0x[0-9a-fA-F]+", "", str(build_network(network, data.train, seed=of_its_own)))
-        parts["source"] = [hashlib.sha256(source_of(network.model)).hexdigest(), built]
+        # Your own function may be another tomorrow under the same name: the files that it is in, what it builds, and
+        # the weights that this starts with (of a file, perhaps), are part of it.
+        net = build_network(network, data.train, seed=of_its_own)
+        sources = [(name, hashlib.sha256(text).hexdigest()) for name, text in sources_of(network.model.split(":")[0])]
+        parts["source"] = [sources, re.sub(r" at 0x[0-9a-fA-F]+", "", str(net)), _outlines(net)]
     if TRAINING_REVISION > 1:
         parts["revision"] = TRAINING_REVISION
     if recipe.precision != "float32":
@@ -176,6 +178,17 @@ def _training(
     if isinstance(network, Row) and network.noise is not None:
         images = network.noise.objective.build().trained_on(images)
     return Training(network, label, seed, settings.epochs_on(images), digest(parts), of_its_own, after)
+
+
+def _outlines(net: nn.Module) -> dict[str, str]:
+    """Of every parameter and buffer its shape, root mean square and mean, so rounded that all machines agree."""
+
+    def outline(tensor: torch.Tensor) -> str:
+        values = tensor.detach().double()
+        size = values.square().mean().sqrt().item() if values.numel() else 0.0
+        return f"{list(tensor.shape)} {size:.4g} {values.mean().item() / size if size else 0.0:.3f}"
+
+    return {name: outline(tensor) for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
 
 
 def pooled(network: Network) -> bool:

@@ -5,10 +5,11 @@
 """
 
 from noiseopt.models.autoencoder import autoencoder
-from noiseopt.models.build import MODELS, build, load_external, source_of
+from noiseopt.models.build import MODELS, build, load_external
 from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import Normalize, cnn, mlp
 from noiseopt.models.resnet import resnet18, resnet34
+from noiseopt.models.sources import sources_of
 
 __all__ = [
     "MODELS",
@@ -21,5 +22,5 @@ __all__ = [
     "mlp",
     "resnet18",
     "resnet34",
-    "source_of",
+    "sources_of",
 ]

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,17 +98,6 @@ def load_external(path: str, *, seed: int = 0, **options: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UserError(f"{path} must return a torch.nn.Module", got=type(model), fix="return the network")
     return model
-
-
-def source_of(path: str) -> bytes:
-    """The text of the file that holds `package.module:function`; empty where there is none (built-in, interactive)."""
-    module_name, _, function_name = path.partition(":")
-    function = getattr(_import(module_name), function_name, None)
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(function)) if callable(function) else None
-        return Path(file).read_bytes() if file else b""
-    except (OSError, TypeError):
-        return b""
 
 
 def _import(name: str) -> Any:
