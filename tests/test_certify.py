@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -146,6 +147,21 @@ def test_images_that_go_past_the_noise_get_no_certificate() -> None:
         certify(model, (images, torch.zeros(4, dtype=torch.int64)), Certifying(draws=50))
     sigma = Certifying(sigma=0.2, draws=50)
     assert certify(model, (images, torch.zeros(4, dtype=torch.int64)), sigma).sigma == 0.2
+
+
+@pytest.mark.parametrize("glimpse", [lambda x: x.std(), lambda x: (x - 0.5).square().mean(), lambda x: x.max()])
+def test_a_glimpse_past_the_noise_is_enough(glimpse: Callable[[Tensor], Tensor]) -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = with_noise_in_front(Half(), 0.3, like=images)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + glimpse(x)
+
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(UserError, match="go past its noise"):
+        input_noise(Gate(), images)
 
 
 def test_noise_inside_is_part_of_what_is_smoothed() -> None:

@@ -206,14 +206,19 @@ def input_noise(model: nn.Module, images: Tensor) -> float | None:
     if not sigmas or min(sigmas) == 0:
         return None
     with switched(model, on=False):
-        one, other = (
+        one, *others = (
             _hooked(model, seen, [layer.register_forward_hook(hide) for layer in layers])
-            for seen in (images, 1 - images)
+            for seen in (images, 1 - images, torch.zeros_like(images), images / 2, _unrelated(images))
         )
-    if not torch.equal(one, other):
+    if not all(torch.equal(one, other) for other in others):
         rule, fix = "all that a model sees of its images must be noisy, or its noise proves nothing", "pass sigma=0.25"
         raise UserError(rule, got="images that also go past its noise", fix=fix)
     return sigmas[0] if len(sigmas) == 1 else math.fsum(sigma**-2 for sigma in sigmas) ** -0.5
+
+
+def _unrelated(images: Tensor) -> Tensor:
+    uniform = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
+    return uniform.to(images.device)
 
 
 def _hooked(model: nn.Module, images: Tensor, handles: list[Any]) -> Tensor:

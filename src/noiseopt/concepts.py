@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+from noiseopt.errors import UserError
+
+_ROUNDING = 1e-6
 
 Model = nn.Module
 """`Float[N, C, H, W]` in [0, 1] → logits `Float[N, classes]`."""
@@ -79,6 +84,28 @@ def wilson_interval(correct: int, count: int, *, z: float = 1.959964) -> tuple[f
 def clean(model: Model, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
     """The perturbation that does nothing."""
     return images
+
+
+def perturbed(
+    perturbation: Perturbation, model: Model, images: Tensor, labels: Tensor, *, samples: Tensor | None
+) -> Tensor:
+    """What a perturbation makes of `images`, which it is given a copy of; a plain `(model, images, labels)` function
+    is one too.
+
+    Raises UserError where it does not return a tensor of the images' shape, in [0, 1].
+    """
+    known = {"samples": samples} if "samples" in inspect.signature(perturbation).parameters else {}
+    found = perturbation(model, images.clone(), labels, **known)
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        rule = f"a perturbation returns the images as one tensor of their shape {tuple(images.shape)}"
+        raise UserError(rule, got=got, fix="return one image for each that came in")
+    found = found.detach().to(images.dtype)
+    # Written so that NaN fails too; a rounding of the last digits is none of anybody's business.
+    if found.numel() and not bool(((found >= -_ROUNDING) & (found <= 1 + _ROUNDING)).all()):
+        got = f"values from {found.min().item():g} to {found.max().item():g}"
+        raise UserError("a perturbation leaves the images in [0, 1]", got=got, fix="end it with .clamp(0, 1)")
+    return found
 
 
 def sample_ids(samples: Tensor | None, images: Tensor) -> Tensor:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import numbers
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from noiseopt.attacks.gradient import noise_seed
 from noiseopt.attacks.settings import check_batch, check_count
-from noiseopt.concepts import Perturbation, Record, clean, wilson_interval
+from noiseopt.concepts import Perturbation, Record, clean, perturbed, wilson_interval
 from noiseopt.data import Dataset, to_unit
-from noiseopt.errors import UserError
-from noiseopt.noise import draw_logits, has_noise
+from noiseopt.errors import NoiseWarning, UserError
+from noiseopt.given import logits_of
+from noiseopt.noise import draw_logits, has_noise, stream
 from noiseopt.noise import noise as switched
 from noiseopt.noise.draws import check_finite
 from noiseopt.noise.modes import evaluating
+from noiseopt.plain import plain
 
 Data = Dataset | tuple[Tensor, Tensor]
 
@@ -28,7 +33,7 @@ def predict(
     images: Tensor,
     *,
     draws: int = 20,
-    noise: bool = True,
+    noise: bool | None = None,
     seed: int = 0,
     samples: Tensor | None = None,
 ) -> Tensor:
@@ -38,7 +43,7 @@ def predict(
         model: images → logits; used in eval mode, left in the mode that it had.
         images: `Float[N, C, H, W]` in [0, 1].
         draws: K ≥ 1; a model without noise, or with `noise=False`, needs and takes one.
-        noise: is the model's noise on?
+        noise: is the model's noise on? None: as it is switched.
         seed: of the noise.
         samples: identities of the images, `Int64[N]`; the prediction for an image depends on its identity, never on
             its batch. None: 0, ..., N-1.
@@ -48,7 +53,8 @@ def predict(
     """
     if len(images) == 0:
         raise UserError("a prediction needs at least one image", got="none", fix="check the data set or its split")
-    with evaluating(model), switched(model, on=noise):
+    check_count("draws", draws)
+    with evaluating(model), _switched(model, noise):
         total, count = torch.zeros(()), 0
         for logits in draw_logits(model, images, draws=draws, seed=seed, samples=samples):
             total, count = total.to(logits.device) + logits.float().softmax(-1).sum(0), count + len(logits)
@@ -62,7 +68,7 @@ def evaluate(
     perturbation: Perturbation = clean,
     *,
     draws: int = 20,
-    noise: bool = True,
+    noise: bool | None = None,
     batch_size: int = 500,
     seed: int = 0,
 ) -> Record:
@@ -74,17 +80,22 @@ def evaluate(
     Args:
         model: images in [0, 1] → logits; used in eval mode, left in the mode that it had, and on the device it is on.
         data: a `Dataset`, or (images `Float[N, C, H, W]` in [0, 1] or `UInt8`, labels `Int64[N]`).
-        perturbation: any `(model, images, labels) → images`.
+        perturbation: any `(model, images, labels) → images`; what it draws of torch's generators is decided by `seed`.
         draws: K; the prediction is the mean over K draws of the noise.
-        noise: is the model's noise on?
+        noise: is the model's noise on? None: as it is switched.
         batch_size: images at a time, at least 1; changes nothing but memory and speed (where `inject` has not warned).
         seed: of the noise of the predictions.
 
     Raises:
-        UserError: no data or of another kind, images outside of [0, 1], labels that are no classes of the model or
-            not one for each image, a perturbation that changes the shape, or predictions that are not finite.
+        UserError: no data or of another kind, images outside of [0, 1] or that the model does not take, labels that
+            are no classes of the model or not one for each image, a perturbation that changes the shape or leaves
+            [0, 1], or predictions that are not finite.
+
+    Warns (`NoiseWarning`) where two passes with the same noise differ: the model has randomness that `draws` and
+    `noise` do not know of.
     """
     check_count("batch_size", batch_size)
+    check_count("draws", draws)
     if not isinstance(data, Dataset):
         pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
         if not pair:
@@ -94,21 +105,18 @@ def evaluate(
     if count == 0:
         raise UserError("evaluation needs at least one image", got="none", fix="check the data set or its split")
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    knows_samples = "samples" in inspect.signature(perturbation).parameters
     correct = 0
-    with evaluating(model), switched(model, on=noise):
+    # Dropout that stays on, and attacks that draw from torch's own generators: the same numbers again.
+    with evaluating(model), _switched(model, noise), torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
         stochastic = has_noise(model)
-        for images, labels, ids in _batches(data, batch_size, device):
-            # A user's plain (model, images, labels) function is a perturbation too.
-            known = {"samples": ids} if knows_samples else {}
-            perturbed = perturbation(model, images, labels, **known).detach()
-            if perturbed.shape != images.shape:
-                raise UserError(
-                    "a perturbation keeps the images' shape",
-                    got=f"{tuple(images.shape)} → {tuple(perturbed.shape)}",
-                    fix="return one image for each that came in",
-                )
-            probabilities = predict(model, perturbed, draws=draws, noise=noise, seed=seed, samples=ids)
+        for i, (images, labels, ids) in enumerate(_batches(data, batch_size, device)):
+            if i == 0:
+                _try(model, images[:2], ids[:2])
+            # Attacks made here draw as they say themselves; what others draw is another stream than the prediction's.
+            with stream(model, seed=noise_seed(seed), samples=ids):
+                attacked = perturbed(perturbation, model, images, labels, samples=ids)
+            probabilities = predict(model, attacked, draws=draws, seed=seed, samples=ids)
             least, most = int(labels.min()), int(labels.max())
             if least < 0 or most >= probabilities.shape[1]:
                 raise UserError(
@@ -134,6 +142,25 @@ def evaluate(
     )
 
 
+def _switched(model: nn.Module, on: bool | None) -> AbstractContextManager[None]:
+    return nullcontext() if on is None else switched(model, on=on)
+
+
+def _try(model: nn.Module, images: Tensor, samples: Tensor) -> None:
+    """Two passes alike: does the model take the images, and has it randomness of its own?"""
+    said = []
+    for _ in range(2):
+        with stream(model, seed=0, samples=samples):
+            said.append(logits_of(model, images))
+    if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-4, equal_nan=True):
+        warnings.warn(
+            "two passes of this model differ, though their noise is the same: it draws random numbers that noiseopt "
+            "does not see (dropout that stays on, say). With noise off a prediction is then one such draw, not a mean.",
+            NoiseWarning,
+            stacklevel=3,
+        )
+
+
 def describe(perturbation: Perturbation) -> tuple[str, dict[str, Any]]:
     """The name and the settings of a perturbation, as a Record keeps them.
 
@@ -144,10 +171,10 @@ def describe(perturbation: Perturbation) -> tuple[str, dict[str, Any]]:
     name: str = getattr(perturbation, "name", own_name)
     own = getattr(perturbation, "parameters", None)
     if callable(own) and not isinstance(perturbation, nn.Module):
-        return name, own()
+        return name, plain(own())
     if dataclasses.is_dataclass(perturbation):
         values = {f.name: getattr(perturbation, f.name) for f in dataclasses.fields(perturbation)}
-        return name, {k: v for k, v in values.items() if isinstance(v, int | float | str | bool | None)}
+        return name, {k: plain(v) for k, v in values.items() if isinstance(v, numbers.Real | str | bool | None)}
     return name, {}
 
 

@@ -46,20 +46,29 @@ def given(model: nn.Module, data: Dataset | tuple[Tensor, Tensor]) -> tuple[Tens
     if len(images) == 0:
         raise UserError("there must be at least one image", got="none", fix="check the data set or its split")
     check_batch(images, labels, ids)
-    try:
-        logits = model(images[:1])
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model of the user's raises
-        rule = f"the model must take images of {images.dtype} {list(images.shape[1:])}"
-        raise UserError(rule, got=str(error), fix="use the data that it was trained on") from error
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise UserError("a model returns logits [N, classes]", fix="wrap it in a module that does")
+    logits = logits_of(model, images[:1])
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
         got, fix = f"labels from {low} to {high}, {logits.shape[1]} logits", "use the model's own data set"
         raise UserError("labels must be classes of the model", got=got, fix=fix)
     return images, labels, ids
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """What the model says of a few images; a UserError where it does not take them, or says something else."""
+    try:
+        logits = model(images)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model of the user's raises
+        rule = f"the model must take images of {images.dtype} {list(images.shape[1:])}"
+        half = any(t.dtype in (torch.float16, torch.bfloat16) for t in model.parameters())
+        fix = "wrap it in a module that casts inside" if half else "use the data that it was trained on"
+        raise UserError(rule, got=str(error), fix=fix) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError("a model returns logits [N, classes]", got=got, fix="wrap it in a module that does")
+    return logits
 
 
 def hash_of_model(model: nn.Module) -> str:

@@ -20,7 +20,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from noiseopt.allocation import keep_freed_memory
-from noiseopt.concepts import Perturbation
+from noiseopt.concepts import Perturbation, perturbed
 from noiseopt.data import Dataset, Split
 from noiseopt.data.augment import augment
 from noiseopt.errors import UserError
@@ -161,12 +161,12 @@ def train(
                 if training.augment:
                     images = augment(images, samples=ids, seed=seed, epoch=epoch)
                 starts = (ids + epoch * 0x9E3779B1) & MASK32  # an attack starts elsewhere in every epoch
-                perturbed = images
+                attacked = images
                 if perturbation is not None:
                     with autocast, evaluating(model), turn(model, step):
-                        perturbed = perturbation(model, images, labels, samples=starts).detach()
+                        attacked = perturbed(perturbation, model, images, labels, samples=starts)
                     if paired is None:
-                        images = perturbed
+                        images = attacked
                 for stepping in phases:
                     place_in_stream: dict[str, Any] = {"seed": seed, "samples": ids, "step": step}
                     with autocast, stream(model, **place_in_stream):
@@ -175,7 +175,7 @@ def train(
                             loss = task.loss(outputs, images, labels)
                         else:
                             with stream(model, **place_in_stream):  # from its beginning: the same noise again
-                                loss = paired(outputs, model(perturbed).float(), labels)
+                                loss = paired(outputs, model(attacked).float(), labels)
                         target = loss
                         if asked:
                             with turn(model, step):

@@ -120,3 +120,19 @@ def test_a_model_that_diverged_is_named_so(
         mlp[1].weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="NaN"):
         attack(mlp, images, labels)
+
+
+def test_a_model_in_training_mode_learns_nothing_from_an_attack(
+    attack: Perturbation, images: Tensor, labels: Tensor
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(images.shape[1], 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.LazyLinear(4)).to(
+        images.dtype
+    )
+    model(images)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attack(model.train(), images, labels)
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model(images)
+    assert not torch.equal(model.state_dict()["1.running_mean"], before["1.running_mean"])  # it does learn of its own

@@ -59,3 +59,9 @@ def test_batch_normalisation_does_not_learn_from_attacks(images: Tensor, labels:
     assert torch.equal(attack(surrogate, images, labels), first)
     assert surrogate.training
     assert not surrogate[1].running_mean.any()
+
+
+def test_a_plain_function_can_be_transferred(mlp: nn.Module, images: Tensor, labels: Tensor) -> None:
+    transfer = Transfer(lambda model, images, labels: images.flip(0), mlp)  # type: ignore[arg-type]
+    assert torch.equal(transfer(mlp, images, labels), images.flip(0))
+    assert json.dumps(transfer.parameters())

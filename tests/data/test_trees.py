@@ -1,7 +1,8 @@
-"""Images in folders and archives, and Tiny-ImageNet's own layout, on files made here."""
+"""Images in folders and archives, on files made here."""
 
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -213,60 +214,6 @@ def test_modes_of_images(tmp_path: Path) -> None:
     assert load_tree(tmp_path, files).images.shape == (6, 3, 4, 4)
 
 
-@pytest.mark.parametrize("archive", ["", "tiny-imagenet-200.zip", "tiny-imagenet-sample.tar.xz"])
-def test_tiny_imagenet(tmp_path: Path, archive: str) -> None:
-    files = make.tiny_imagenet()
-    if archive:
-        files = {archive: make.zipped(files) if archive.endswith("zip") else make.tar(files, "w:xz")}
-    data = load("tiny-imagenet", data_dir=make.write(tmp_path, files), cache_dir=tmp_path / "cache")
-    assert data.name == "tiny-imagenet (6 of 110,000 images)"
-    assert data.classes == ("pay-phone", "goldfish")  # in the order of wnids.txt
-    assert data.images.shape == (6, 3, 8, 8)
-    assert data.labels.tolist() == [1, 1, 0, 0, 0, 1]
-    assert data.boxes is not None
-    unknown = [-1, -1, -1, -1]
-    assert data.boxes.tolist() == [unknown, [0, 1, 2, 3], unknown, [0, 1, 2, 3], [0, 0, 1, 1], [4, 5, 6, 7]]
-    test = load("tiny-imagenet", part="test", data_dir=tmp_path, cache_dir=tmp_path / "cache")
-    assert test.ids.tolist() == [4, 5]
-    assert test.boxes is not None
-    assert test.boxes.tolist() == [[0, 0, 1, 1], [4, 5, 6, 7]]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("wnids.txt", b"n01\n", r"class n02, which is not in wnids\.txt"),
-        ("val/val_annotations.txt", b"val_0.JPEG\tn01\t0\t0\t1\t1\n", "no line for val_1.JPEG"),
-        ("val/val_annotations.txt", b"val_0.JPEG\tn99\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n", "class n99"),
-        ("val/val_annotations.txt", b"val_0.JPEG\tn01\n", "2 fields, not 6"),
-        ("val/val_annotations.txt", b"val_0.JPEG\tn01\t0\t0\tx\t1\n", "invalid literal"),
-        ("val/val_annotations.txt", b"val_0.JPEG\tn01\t0\t0\t99999\t1\n", "a box"),
-        ("val/val_annotations.txt", b"\xff\xfe", "utf-8"),
-        ("val/images/val_0.JPEG", None, "val_0.JPEG, an image that is missing"),
-        ("val/val_annotations.txt", None, "no line for val_0.JPEG"),
-        ("wnids.txt", None, "one wnids.txt"),
-        ("train/stray.JPEG", "image", r"train/stray\.JPEG .*outside"),
-    ],
-)
-def test_mislabelled_tiny_imagenet(tmp_path: Path, name: str, content: object, message: str) -> None:
-    files = make.tiny_imagenet()
-    path = f"tiny-imagenet-200/{name}"
-    if content is None:
-        del files[path]
-    else:
-        files[path] = make.image(make.pixels(8, 8), "JPEG") if content == "image" else content  # type: ignore[assignment]
-    (tmp_path / "tiny-imagenet-200.zip").write_bytes(make.zipped(files))
-    with pytest.raises(UserError, match=message) as caught:
-        load("tiny-imagenet", data_dir=tmp_path, cache_dir=tmp_path / "cache")
-    assert "tiny-imagenet-200.zip" in str(caught.value)
-
-
-def test_tiny_imagenet_by_path_is_sent_to_its_name(tmp_path: Path) -> None:
-    make.write(tmp_path, make.tiny_imagenet())
-    with pytest.raises(UserError, match="load\\('tiny-imagenet'"):
-        load(tmp_path / "tiny-imagenet-200", cache_dir=tmp_path / "cache")
-
-
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "mine.tar").write_bytes(b"")
     (tmp_path / "mine.zip").write_bytes(b"PK")
@@ -274,3 +221,30 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("mine.tar", "mine.zip", "mine.rar"):
         with pytest.raises(UserError, match=name):
             load(os.fspath(tmp_path / name), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("left", [{}, {".gitkeep": b""}, {"0.tif": b"x", "1.tif": b"x"}])
+@pytest.mark.parametrize("part", ["train/", ""])
+def test_a_class_folder_without_images_moves_no_labels(tmp_path: Path, left: dict[str, bytes], part: str) -> None:
+    make.write(tmp_path / "mine", make.tree(parts=(part, "test/") if part else ("",)))
+    folder = tmp_path / "mine" / part / "cow"
+    folder.mkdir()
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"of a kind that is read: \.jpg.*got none in .*mine/{part}cow"):
+        load_tree(tmp_path, {})
+    shutil.rmtree(folder)
+    if part:
+        (tmp_path / "mine" / "test" / "cow").mkdir()  # no test image of a class: that moves none
+    load_tree(tmp_path, {})
+
+
+def test_an_archive_too_loses_no_class(tmp_path: Path) -> None:
+    (tmp_path / "mine.zip").write_bytes(make.zipped(make.tree(parts=("",)) | {"cow/0.tif": b"x", "README.txt": b"x"}))
+    with pytest.raises(UserError, match=r"got none in .*mine\.zip/cow"):
+        load(tmp_path / "mine.zip", cache_dir=tmp_path / "cache")
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine/a/0\.png must be a whole .*cannot identify image file it; fix"):
+        load_tree(tmp_path, {"a/0.png": b"x" * 50})

@@ -166,7 +166,7 @@ def test_what_noise_finds_in_a_network_of_ones_own_is_said_of_its_row(
         row = f"  - {{label: {label}, model: 'noted_net:{model}', noise: {{sigma: 1.0}}}}\n"
         return changed(("surrogate:", f"{row}surrogate:"), ("seeds: [0]", "seeds: [0, 1]"))
 
-    with pytest.raises(UserError, match=r"^Mine: the model must take example_input; got ValueError: not this"):
+    with pytest.raises(UserError, match=r"^Mine: the model must take its example input, .*; got ValueError: not this"):
         run(with_row("Mine", "refusing"), tmp_path / "refused")
     _, told = run(with_row("Seen", "Attentive"), tmp_path / "noted", measuring=False)
     (note,) = [e.text for e in told if isinstance(e, Note)]

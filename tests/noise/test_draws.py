@@ -131,3 +131,24 @@ def test_a_model_that_returns_no_logits_is_refused() -> None:
         list(draw_logits(model, torch.rand(4, 1, 2, 3), draws=2, seed=0))
     with pytest.raises(UserError, match="at least 1"):
         list(draw_logits(model, torch.rand(4, 1, 2, 3), draws=0, seed=0))
+
+
+def test_a_flag_that_changes_the_model_later_costs_no_draw() -> None:
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head, self.skip = nn.Linear(6, 6), nn.Linear(6, 3), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return self.head(self.first(x) + (x if self.skip else 0))
+
+    model = inject(Flagged(), example_input=torch.rand(2, 1, 2, 3), where=["first"], init=0.5).eval()
+    images = torch.rand(4, 1, 2, 3)
+    list(draw_logits(model, images, draws=3, seed=1))
+    model.skip = True
+    drawn = torch.cat(list(draw_logits(model, images, draws=3, seed=1)))
+    fresh = inject(Flagged(), example_input=torch.rand(2, 1, 2, 3), where=["first"], init=0.5).eval()
+    fresh.load_state_dict(model.state_dict())
+    fresh.skip = True
+    torch.testing.assert_close(drawn, torch.cat(list(draw_logits(fresh, images, draws=3, seed=1))))

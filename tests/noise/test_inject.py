@@ -142,7 +142,7 @@ def test_a_layer_with_something_named_noise_keeps_it(images: Tensor) -> None:
 
 
 def test_an_example_that_the_model_does_not_take_is_told(convnet: nn.Module, images: Tensor) -> None:
-    with pytest.raises(UserError, match=r"the model must take example_input; got RuntimeError: .*channels"):
+    with pytest.raises(UserError, match=r"its example input, torch.float32 .*; got RuntimeError: .*channels"):
         inject(convnet, example_input=images.repeat(1, 3, 1, 1))
 
 

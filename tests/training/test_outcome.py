@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from noiseopt import checkpoint
 from noiseopt.noise import has_noise, noise, sigmas, split_parameters
 from noiseopt.train import Epoch, Training, train
-from tests.training.common import digits, lines, mixed, noisy, same, small
+from tests.training.common import Darken, digits, lines, mixed, noisy, same, small
 
 
 def test_history_and_run_folder_say_the_same(tmp_path: Path) -> None:
@@ -158,3 +159,16 @@ def test_all_of_a_model_is_trained_and_every_part_has_its_mode_back(part: str) -
     train(net, digits(), Training(epochs=2, batch_size=16))
     assert norm.num_batches_tracked == 2 * 4  # type: ignore[comparison-overlap]
     assert [m.training for m in net.modules()] == modes
+
+
+def test_a_plain_function_is_an_adversary() -> None:
+    def dim(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return images.mul_(0.5)
+
+    nets, training = [small(), small()], Training(epochs=1)
+    histories = [
+        train(nets[0], digits(), training, perturbation=dim),  # type: ignore[arg-type]
+        train(nets[1], digits(), training, perturbation=Darken(0.5)),
+    ]
+    assert histories[0].epochs[0].train_loss == histories[1].epochs[0].train_loss
+    assert same(*nets)

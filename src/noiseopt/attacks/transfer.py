@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from noiseopt.concepts import Model, Perturbation
+from noiseopt.concepts import Model, Perturbation, perturbed
 from noiseopt.noise.modes import evaluating
 
 
@@ -39,7 +39,7 @@ class Transfer:
         device = images.device if weight is None else weight.device
         samples = None if samples is None else samples.to(device)
         with evaluating(self.surrogate):  # in train mode batch normalisation would learn from every attack
-            attacked = self.attack(self.surrogate, images.to(device), labels.to(device), samples=samples)
+            attacked = perturbed(self.attack, self.surrogate, images.to(device), labels.to(device), samples=samples)
         return attacked.to(images.device)
 
 

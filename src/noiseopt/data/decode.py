@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,8 @@ from noiseopt.errors import UserError
 
 Pixels = NDArray[np.uint8]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".webp"})
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".webp")
+"""Of the image files that can be read here."""
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP")
 _MOST_PIXELS, _MOST_PIXELS_UNSCALED = 64_000_000, 1024 * 1024
 _CHUNK_FILES, _CHUNK_BYTES = 256, 64 * 2**20
@@ -31,7 +33,7 @@ _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 def is_image(name: str) -> bool:
     """Is this, by its suffix, an image file that can be read here?"""
-    return PurePosixPath(name).suffix.lower() in _SUFFIXES
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def decode(
@@ -66,7 +68,7 @@ def decode(
             chunks.append(_stack(images))
     if not names:
         raise UserError(
-            f"{source} must hold image files ({', '.join(sorted(_SUFFIXES))})",
+            f"{source} must hold image files ({', '.join(SUFFIXES)})",
             fix="put them in class folders: train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg",
         )
     return _sorted(names, chunks, source=source, key=key)
@@ -104,7 +106,7 @@ def _decode(path: str, content: bytes, size: int | None) -> Pixels:
     except Exception as error:  # On damaged bytes Pillow's readers raise nearly anything.
         raise UserError(
             f"{path} must be a whole 8-bit image file of one of the kinds {', '.join(_FORMATS)}",
-            got=f"{type(error).__name__}: {error}",
+            got=re.sub(r" <_io.*>", " it", f"{type(error).__name__}: {error}"),
             fix="replace it with an undamaged copy, or take it out",
         ) from error
     if size is not None:

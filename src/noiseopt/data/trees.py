@@ -9,7 +9,7 @@ import torch
 
 from noiseopt.data.archives import entries
 from noiseopt.data.dataset import Pool, pooled
-from noiseopt.data.decode import decode, is_image
+from noiseopt.data.decode import SUFFIXES, decode, is_image
 from noiseopt.errors import UserError
 
 _PARTS = ("train", "test")
@@ -32,8 +32,15 @@ def read_tree(source: Path, *, size: int | None = None) -> Pool:
     file name. Raises UserError, naming the file, for an image that is damaged, of another size (see
     `decode`), in no class folder, or in a class folder that only `test` has.
     """
+    passed: set[PurePosixPath] = set()  # folders with files that are no images
+
+    def wanted(name: str) -> bool:
+        if not is_image(name):
+            passed.add(PurePosixPath(name).parent)
+        return is_image(name)
+
     names, images = decode(
-        entries(source, is_image),
+        entries(source, wanted),
         source=source,
         key=lambda name: (_place(source, name).part != "train", name),
         size=size,
@@ -46,6 +53,7 @@ def read_tree(source: Path, *, size: int | None = None) -> Pool:
                 got=f"{source}/{names[0]} and {source}/{name}",
                 fix="move one of the two folders",
             )
+    _check_no_class_is_lost(source, names, passed)
     divided = bool(places[0].part)
     known = {place.label for place in places if place.part != "test"}
     if not divided and known <= set(_PARTS):
@@ -66,6 +74,20 @@ def read_tree(source: Path, *, size: int | None = None) -> Pool:
     labels = torch.tensor([number[place.label] for place in places])
     train = sum(place.part == "train" for place in places) if divided else None
     return pooled(images, labels, classes, train=train)
+
+
+def _check_no_class_is_lost(source: Path, names: list[str], passed: set[PurePosixPath]) -> None:
+    """A class folder without an image would be left out in silence, and all labels after it would be others."""
+    folders = {PurePosixPath(name).parent for name in names if _place(source, name).part != "test"}
+    above = {folder.parent for folder in folders}
+    if source.is_dir():
+        made = (p for one in above for p in (source / one).iterdir() if p.is_dir() and not p.name.startswith("."))
+        bare = (p for p in made if all(inside.name.startswith(".") for inside in p.iterdir()))
+        passed |= {PurePosixPath(p.relative_to(source).as_posix()) for p in bare}
+    lost = sorted(p for p in passed - folders - above if p.name and p.parent in above)
+    if lost:
+        rule = f"every folder beside the class folders must hold images of a kind that is read: {', '.join(SUFFIXES)}"
+        raise UserError(rule, got=f"none in {source}/{lost[0]}", fix="convert what it holds, or move the folder away")
 
 
 def _place(source: Path, name: str) -> _Place:

@@ -22,8 +22,11 @@ class Committee(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`images`: `Float[N, C, H, W]` in [0, 1]; returns log-probabilities `Float[N, classes]`."""
-        votes = torch.stack([member(images).log_softmax(-1) for member in self.members])
-        return votes.logsumexp(0) - math.log(len(self.members))
+        votes = [member(images).log_softmax(-1) for member in self.members]
+        if len({vote.shape for vote in votes}) > 1:
+            got = ", ".join(str(vote.shape[-1]) for vote in votes)
+            raise UserError("the members of a committee must have the same classes", got=got, fix="leave others out")
+        return torch.stack(votes).logsumexp(0) - math.log(len(self.members))
 
 
 def committee(members: Sequence[nn.Module], *, seed: int = 0) -> nn.Module:
@@ -36,7 +39,7 @@ def committee(members: Sequence[nn.Module], *, seed: int = 0) -> nn.Module:
         seed: where the members' noise starts outside of a `noiseopt.stream` block, each member's elsewhere.
 
     Raises:
-        UserError: no member.
+        UserError: no member; when it is called, members of different numbers of classes.
     """
     if len(members) == 0:
         raise UserError("a committee needs at least one member", got="none", fix="committee([model, ...])")

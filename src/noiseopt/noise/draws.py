@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from torch.nn.modules.batchnorm import _NormBase
 
 from noiseopt.errors import UserError
 from noiseopt.noise.modes import evaluating
@@ -48,7 +49,7 @@ def draw_logits(
     if draws < 1:
         raise UserError("draws must be at least 1", got=draws, fix="draws=20")
     if not has_noise(model):
-        yield _logits(model(images), 1, len(images))
+        yield _logits(_pass(model, images), 1, len(images))
         return
     if samples is None:
         samples = torch.arange(len(images), device=images.device)
@@ -59,8 +60,18 @@ def draw_logits(
     for first in range(first_draw, first_draw + draws, room):
         count = min(room, first_draw + draws - first)
         numbers = torch.arange(first, first + count, device=images.device)
-        with stream(model, seed=seed, samples=samples.repeat(count), step=numbers.repeat_interleave(len(images))):
-            yield fold(model, images, count)
+        ids, steps = samples.repeat(count), numbers.repeat_interleave(len(images))
+        try:
+            with stream(model, seed=seed, samples=ids, step=steps):
+                logits = fold(model, images, count)
+        except (RuntimeError, UserError):
+            if fold is _repeat:
+                raise
+            fold = _repeat  # it could fan out before, but a flag may have changed the model since
+            _verdicts.pop(model, None)
+            with stream(model, seed=seed, samples=ids, step=steps):
+                logits = fold(model, images, count)
+        yield logits
 
 
 @torch.no_grad()
@@ -89,13 +100,26 @@ def check_finite(predictions: Tensor) -> None:
 
 def _repeat(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """The draws folded into the batch at the input."""
-    return _logits(model(images.repeat(count, *[1] * (images.dim() - 1))), count, len(images))
+    return _logits(_pass(model, images.repeat(count, *[1] * (images.dim() - 1))), count, len(images))
 
 
 def _fan_out(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """The draws folded into the batch at the first noise layer; what comes before sees every image once."""
     with set_on_all(model, "fan_out", count):
-        return _logits(model(images), count, len(images))
+        return _logits(_pass(model, images), count, len(images))
+
+
+def _pass(model: nn.Module, images: Tensor) -> Tensor:
+    """The model's answer; batch normalisation in training mode does not learn from what is only asked."""
+    own = [(m, m._buffers) for m in model.modules() if m.training and isinstance(m, _NormBase)]
+    try:
+        for norm, buffers in own:  # a copy learns; the backward pass may look at it later
+            norm._buffers = {name: None if b is None else b.clone() for name, b in buffers.items()}
+        output: Tensor = model(images)
+    finally:
+        for norm, buffers in own:
+            norm._buffers = buffers
+    return output
 
 
 def _logits(output: Tensor, count: int, images: int) -> Tensor:

@@ -126,7 +126,8 @@ def outputs(model: nn.Module, chosen: Mapping[str, nn.Module], example: Any) -> 
     except UserError:
         raise
     except Exception as error:  # whatever a model of the user's raises
-        rule, got = "the model must take example_input", f"{type(error).__name__}: {error}"
+        told = f"{example.dtype} {list(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
+        rule, got = f"the model must take its example input, {told}", f"{type(error).__name__}: {error}"
         raise UserError(rule, got=got, fix="give a batch that it takes, or mend the model") from error
     finally:
         for handle in handles:
