@@ -40,9 +40,15 @@ def judged(evidence: Evidence, claims: str = "claims.yaml") -> Judged:
 
 
 def summary(claims: Judged) -> str:
-    """How many verdicts of each kind, in one sentence."""
-    counts = Counter(result.verdict for *_, results in claims for result in results)
-    listed = [f"{counts[verdict]} {_plural(verdict, counts[verdict])}" for verdict in Verdict if counts[verdict]]
+    """How many verdicts of each kind, in one sentence; and how many of those that do not hold are refuted."""
+    tests = [result for *_, results in claims for result in results]
+    counts = Counter(result.verdict for result in tests)
+    said = {verdict: f"{counts[verdict]} {_plural(verdict, counts[verdict])}" for verdict in Verdict if counts[verdict]}
+    failed = [result for result in tests if result.verdict is Verdict.FAILS]
+    if failed:
+        contrary = sum(result.paper.count(Answer.CONTRARY) > 0 for result in failed)
+        said[Verdict.FAILS] += f" ({contrary} with a comparison that lies the other way, {len(failed) - contrary} open)"
+    listed = list(said.values())
     return f"Of {sum(counts.values())} tests of {len(claims)} sentences: {'; '.join(listed)}."
 
 
