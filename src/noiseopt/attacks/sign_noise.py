@@ -37,6 +37,8 @@ class SignNoise:
     """`Int8[N, C, H, W]`: -1, 0 or 1."""
     samples: Tensor = field(repr=False)
     """`Int64[N]`: whose they are, in rising order."""
+    marks: Tensor = field(repr=False)
+    """`Int64[N]`: of the images' bits, to know them by."""
 
     @property
     def name(self) -> str:
@@ -50,11 +52,11 @@ class SignNoise:
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
         """`images` (`Float[N, C, H, W]` in [0, 1]), of identities `samples` → the images attacked.
 
-        Raises UserError where one of the images is not of its set.
+        Raises UserError where one of the images is not of its set, or another than the one of that identity.
         """
         wanted = check_batch(images, labels, samples).to(self.samples.device)
         rows = torch.searchsorted(self.samples, wanted).clamp_(max=len(self.samples) - 1)
-        unknown = wanted[self.samples[rows] != wanted]
+        unknown = wanted[(self.samples[rows] != wanted) | (self.marks[rows] != _marks(images).to(rows.device))]
         if len(unknown) or images.shape[1:] != self.signs.shape[1:]:
             got = f"{len(unknown)} others" if len(unknown) else f"images of shape {list(images.shape[1:])}"
             fix = "make it with the images, and the samples, that it is used on"
@@ -130,11 +132,18 @@ def sign_curve(
             )
             signs[rows] = gradient.sign().to(torch.int8)
     sizes = sign_strengths(distortions, images, signs)
-    signs = signs[order]
+    signs, marks = signs[order], _marks(images)[order]
     return [
-        SignNoise(eps=eps, distortion=asked, draws=draws, seed=seed, signs=signs, samples=known)
+        SignNoise(eps=eps, distortion=asked, draws=draws, seed=seed, signs=signs, samples=known, marks=marks)
         for asked, eps in zip(distortions, sizes, strict=True)
     ]
+
+
+def _marks(images: Tensor) -> Tensor:
+    """`Int64[N]`: sums of the pixels' bits, each times its place, so that the same image has the same everywhere."""
+    bits = images.detach().float().contiguous().view(torch.int32).flatten(1).long()
+    places = torch.arange(1, bits.shape[1] + 1, device=bits.device)
+    return (bits * places).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
