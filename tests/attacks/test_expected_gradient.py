@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from noiseopt.attacks import cross_entropy, expected_gradient, expected_loss
 from noiseopt.errors import UserError
-from noiseopt.noise import draw_logits, noise
+from noiseopt.noise import draw_logits, inject, noise
 from noiseopt.noise.streaming import streams_of
 
 MANY = torch.arange(100, 112)
@@ -37,6 +37,35 @@ def test_cross_entropy_keeps_its_digits_where_the_model_is_sure() -> None:
     expected = torch.cat([-others.sum()[None], others])[None]
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-6, atol=0)
     assert torch_cross_entropy(logits, torch.tensor([0])) == 0, "or this test shows nothing"
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_half_precision_inside_hides_no_gradient(images: Tensor, draws: int) -> None:
+    class Halved(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x.half()).float()
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 8), nn.Tanh(), nn.Linear(8, 4))
+    example = images.float()
+    with torch.no_grad():
+        labels = net(example).argmax(1)
+        net[3].weight *= 200  # type: ignore[operator]  # so sure that 1 - p_y is below what half precision has
+        net[3].bias *= 200  # type: ignore[operator]
+        net.half().float()
+    half = Halved(copy.deepcopy(net).half())
+    if draws > 1:
+        half, net = (inject(m, example_input=example, where=[n], sigma=0.01) for m, n in ((half, "net.3"), (net, "3")))
+    about = {"draws": draws, "seed": 0}
+    full, found = (expected_loss(m.eval(), example, labels, **about).gradient for m in (net, half))  # type: ignore[arg-type]
+    assert (full.flatten(1).abs().amax(1) < 6e-8).any(), "the test is of such images"
+    assert (found.flatten(1) != 0).any(1).all()
+    large = full.abs() > 0.2 * full.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    assert torch.equal(found.sign()[large], full.sign()[large])
 
 
 def test_gradient_of_a_plain_model_is_autograds(mlp: nn.Module, images: Tensor, labels: Tensor) -> None:
