@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,14 +12,15 @@ import torch
 from torch import nn
 
 from noiseopt.data import DATASETS, Dataset, Split, split, split_off
-from noiseopt.errors import NoiseWarning, UserError
+from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Defended, Measured, Measurement, Plan, Share, Training
 from noiseopt.experiments.perturbations import OfTransfer
 from noiseopt.experiments.recipe import Recipe
 from noiseopt.experiments.rows import Composite, Network, Row
 from noiseopt.experiments.schema import FROM_DATA, SURROGATE, Column, Data
 from noiseopt.experiments.store import digest
-from noiseopt.models import MODELS, build, sources_of
+from noiseopt.experiments.warned import noise_warnings
+from noiseopt.models import MODELS, build, origin
 from noiseopt.saliency import boxed
 
 _CHOICE = 0x3C6EF372FE94F82B
@@ -162,9 +160,7 @@ def _training(
     if ":" in network.model and not network.model.startswith("noiseopt."):
         # Your own function may be another tomorrow under the same name: the files that it is in, what it builds, and
         # the weights that this starts with (of a file, perhaps), are part of it.
-        net = build_network(network, data.train, seed=of_its_own)
-        sources = [(name, hashlib.sha256(text).hexdigest()) for name, text in sources_of(network.model.split(":")[0])]
-        parts["source"] = [sources, re.sub(r" at 0x[0-9a-fA-F]+", "", str(net)), _outlines(net)]
+        parts["source"] = origin(build_network(network, data.train, seed=of_its_own), network.model.partition(":")[0])
     if TRAINING_REVISION > 1:
         parts["revision"] = TRAINING_REVISION
     if recipe.precision != "float32":
@@ -178,17 +174,6 @@ def _training(
     if isinstance(network, Row) and network.noise is not None:
         images = network.noise.objective.build().trained_on(images)
     return Training(network, label, seed, settings.epochs_on(images), digest(parts), of_its_own, after)
-
-
-def _outlines(net: nn.Module) -> dict[str, str]:
-    """Of every parameter and buffer its shape, root mean square and mean, so rounded that all machines agree."""
-
-    def outline(tensor: torch.Tensor) -> str:
-        values = tensor.detach().double()
-        size = values.square().mean().sqrt().item() if values.numel() else 0.0
-        return f"{list(tensor.shape)} {size:.4g} {values.mean().item() / size if size else 0.0:.3f}"
-
-    return {name: outline(tensor) for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
 
 
 def pooled(network: Network) -> bool:
@@ -255,15 +240,8 @@ def build_network(
     model = build(network.model, seed=seed, **options)
     if not isinstance(network, Row) or network.noise is None:
         return model
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        noisy = network.noise.into(model, example_input=torch.zeros(2, *shape), seed=seed)
-    for warning in found:
-        if not issubclass(warning.category, NoiseWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        elif warn is not None:
-            warn(str(warning.message))
-    return noisy
+    with noise_warnings(warn):
+        return network.noise.into(model, example_input=torch.zeros(2, *shape), seed=seed)
 
 
 def training_arguments(network: Network) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from noiseopt.experiments.pools import with_pools
 from noiseopt.experiments.recipe import from_run
 from noiseopt.experiments.rows import Row
 from noiseopt.experiments.shared import Workbench
+from noiseopt.experiments.warned import noise_warnings
 from noiseopt.noise import continue_from
 from noiseopt.saliency import share_inside
 from noiseopt.train import Epoch, train
@@ -90,6 +91,7 @@ class Worker:
         cells: list[Cell] = [*self.cells.trainings, *self.cells.measurements]
         self._by_key = {key(cell): cell for cell in cells}
         self._bench = Workbench()
+        self._said: set[str] = set()
 
     @property
     def precision(self) -> Literal["no", "bf16"]:
@@ -110,7 +112,7 @@ class Worker:
             case Training():
                 return self._train(cell, tell)
             case Measurement():
-                return self._measure(cell)
+                return self._measure(cell, tell)
             case Share():
                 return self._share(cell)
         raise TypeError(f"no worker knows how to run a {type(cell).__name__}")
@@ -149,19 +151,26 @@ class Worker:
         networks = [self.models[earlier] for earlier in cell.needs]
         return model, with_pools(self.data, networks, pool.build(surrogate=None, seed=cell.own_seed))
 
-    def _measure(self, cell: Measurement) -> Record:
+    def _measure(self, cell: Measurement, tell: Tell) -> Record:
+        def warn(text: str) -> None:
+            said = f"{cell.row.title}: {text}"
+            if said not in self._said:  # once for all columns
+                self._said.add(said)
+                tell(Note(said))
+
         surrogate = None if cell.surrogate is None else self.models[cell.surrogate]
         seed = self.recipe.evaluation.seed
         model, measured = self.models[cell.row], cell.measured(self.data).to(self.device)
-        record = evaluate(
-            model,
-            measured,
-            self._bench.perturbation(cell, model, measured, surrogate, seed=seed),
-            draws=cell.draws,
-            noise=cell.noise,
-            batch_size=BATCH_SIZE,
-            seed=seed,
-        )
+        with noise_warnings(warn):
+            record = evaluate(
+                model,
+                measured,
+                self._bench.perturbation(cell, model, measured, surrogate, seed=seed),
+                draws=cell.draws,
+                noise=cell.noise,
+                batch_size=BATCH_SIZE,
+                seed=seed,
+            )
         return cell.complete(record)
 
     def _share(self, cell: Share) -> Record:

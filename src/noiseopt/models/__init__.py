@@ -9,7 +9,7 @@ from noiseopt.models.build import MODELS, build, load_external
 from noiseopt.models.lenet import lenet
 from noiseopt.models.networks import Normalize, cnn, mlp
 from noiseopt.models.resnet import resnet18, resnet34
-from noiseopt.models.sources import sources_of
+from noiseopt.models.sources import origin, sources_of
 
 __all__ = [
     "MODELS",
@@ -20,6 +20,7 @@ __all__ = [
     "lenet",
     "load_external",
     "mlp",
+    "origin",
     "resnet18",
     "resnet34",
     "sources_of",

@@ -1,12 +1,17 @@
-"""The text of your own code behind a model: the file that it is in, and those of yours that this one imports."""
+"""Your own code behind a model: the file that it is in, those of yours that this one imports, and what they build."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
 
 _NOT_YOURS = {"site-packages", "dist-packages"}
 _OURS = "noiseopt"
@@ -37,6 +42,22 @@ def sources_of(name: str) -> list[tuple[str, bytes]]:
             continue
         left += _imports(module, found[module], package=file.name == "__init__.py")
     return sorted(found.items())
+
+
+def origin(net: nn.Module, module: str) -> list[Any]:
+    """What makes `net` the network that it is before any training, as plain values: the files of `module`, how it
+    prints itself, and of every parameter and buffer the shape, root mean square and mean, so rounded that all machines
+    agree.
+    """
+
+    def outline(tensor: Tensor) -> str:
+        values = tensor.detach().double()
+        size = values.square().mean().sqrt().item() if values.numel() else 0.0
+        return f"{list(tensor.shape)} {size:.4g} {values.mean().item() / size if size else 0.0:.3f}"
+
+    files = [(name, hashlib.sha256(text).hexdigest()) for name, text in sources_of(module)]
+    tensors = {name: outline(tensor) for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
+    return [files, re.sub(r" at 0x[0-9a-fA-F]+", "", str(net)), tensors]
 
 
 def _file(module: ModuleType | None) -> Path | None:
