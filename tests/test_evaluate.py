@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from noiseopt.attacks import PGD
+from noiseopt.attacks import PGD, Transfer
 from noiseopt.concepts import Record, clean, wilson_interval
 from noiseopt.data import Dataset
 from noiseopt.errors import NoiseWarning, UserError
@@ -259,6 +260,32 @@ def test_noise_is_as_it_is_switched_where_nothing_is_asked(net: nn.Module, data:
     assert not switched.noise
 
 
+class Keyed(nn.Module):
+    """An attack that is a module."""
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, *, samples: Tensor | None = None) -> Tensor:
+        assert samples is not None
+        return images
+
+
+def wrapped(*args: Any, **options: Any) -> Tensor:
+    assert options["samples"] is not None
+    return args[1]
+
+
+@pytest.mark.parametrize("attack", [Keyed(), wrapped, functools.partial(wrapped), Transfer(wrapped, LINEAR)])
+def test_who_takes_samples_gets_them(data: Dataset, attack: Any) -> None:
+    assert evaluate(LINEAR, data, attack).value == evaluate(LINEAR, data).value
+
+
+def test_a_model_of_one_batch_size_is_measured(data: Dataset) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return LINEAR(x.reshape(10, 64))
+
+    assert evaluate(Fixed(), data, batch_size=10).value == evaluate(LINEAR, data).value
+
+
 def test_numbers_of_numpy_are_numbers(data: Dataset) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     attack = PGD(eps=np.float32(0.1), step_size=np.float64(0.05), steps=np.int64(2))  # type: ignore[arg-type]
@@ -270,9 +297,10 @@ def test_numbers_of_numpy_are_numbers(data: Dataset) -> None:
     ("change", "message"),
     [
         ({"draws": 2.5}, "draws must be an integer"),
+        ({"seed": -1}, "seed must be an integer in .*got -1"),
         ({"model": LINEAR, "data": (torch.rand(4, 1, 9, 9), torch.zeros(4).long())}, r"torch.float32 \[1, 9, 9\]"),
         ({"model": copy.deepcopy(LINEAR).half()}, "wrap it in a module that casts inside"),
-        ({"model": nn.Conv2d(1, 4, 3)}, r"returns logits \[N, classes\]; got shape \(2, 4, 6, 6\)"),
+        ({"model": nn.Conv2d(1, 4, 3)}, r"returns logits \[N, classes\]; got shape \(300, 4, 6, 6\)"),
     ],
 )
 def test_what_does_not_fit_is_said_first(net: nn.Module, data: Dataset, change: dict[str, Any], message: str) -> None:

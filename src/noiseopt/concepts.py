@@ -94,7 +94,7 @@ def perturbed(
 
     Raises UserError where it does not return a tensor of the images' shape, in [0, 1].
     """
-    known = {"samples": samples} if "samples" in inspect.signature(perturbation).parameters else {}
+    known = {"samples": samples} if _takes_samples(perturbation) else {}
     found = perturbation(model, images.clone(), labels, **known)
     if not isinstance(found, Tensor) or found.shape != images.shape:
         got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -106,6 +106,16 @@ def perturbed(
         got = f"values from {found.min().item():g} to {found.max().item():g}"
         raise UserError("a perturbation leaves the images in [0, 1]", got=got, fix="end it with .clamp(0, 1)")
     return found
+
+
+def _takes_samples(perturbation: Perturbation) -> bool:
+    """By name, or with whatever else it is given (`**options`)."""
+    asked = perturbation.forward if isinstance(perturbation, nn.Module) else perturbation
+    try:
+        parameters = inspect.signature(asked).parameters.values()
+    except (TypeError, ValueError):  # of a function written in C
+        return False
+    return any(p.name == "samples" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def sample_ids(samples: Tensor | None, images: Tensor) -> Tensor:

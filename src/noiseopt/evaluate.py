@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseopt.attacks.gradient import noise_seed
-from noiseopt.attacks.settings import check_batch, check_count
+from noiseopt.attacks.settings import check_batch, check_count, check_seed
 from noiseopt.concepts import Perturbation, Record, clean, perturbed, wilson_interval
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import NoiseWarning, UserError
@@ -96,6 +96,7 @@ def evaluate(
     """
     check_count("batch_size", batch_size)
     check_count("draws", draws)
+    check_seed(seed)
     if not isinstance(data, Dataset):
         pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
         if not pair:
@@ -112,7 +113,7 @@ def evaluate(
         stochastic = has_noise(model)
         for i, (images, labels, ids) in enumerate(_batches(data, batch_size, device)):
             if i == 0:
-                _try(model, images[:2], ids[:2])
+                _try(model, images, ids)
             # Attacks made here draw as they say themselves; what others draw is another stream than the prediction's.
             with stream(model, seed=noise_seed(seed), samples=ids):
                 attacked = perturbed(perturbation, model, images, labels, samples=ids)
@@ -148,10 +149,15 @@ def _switched(model: nn.Module, on: bool | None) -> AbstractContextManager[None]
 
 def _try(model: nn.Module, images: Tensor, samples: Tensor) -> None:
     """Two passes alike: does the model take the images, and has it randomness of its own?"""
-    said = []
-    for _ in range(2):
-        with stream(model, seed=0, samples=samples):
-            said.append(logits_of(model, images))
+
+    def passed(count: int) -> Tensor:
+        with stream(model, seed=0, samples=samples[:count]):
+            return logits_of(model, images[:count])
+
+    try:
+        said = passed(2), passed(2)
+    except UserError:  # it may take batches of one size only
+        said = passed(len(images)), passed(len(images))
     if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-4, equal_nan=True):
         warnings.warn(
             "two passes of this model differ, though their noise is the same: it draws random numbers that noiseopt "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import torch
@@ -17,7 +16,7 @@ from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
 from noiseopt.models.sources import sources_of
 from noiseopt.noise.attaching import to_output
-from noiseopt.plain import plain
+from noiseopt.plain import attributes_of, is_versioned, plain, printed, tensor_digest
 
 
 @torch.no_grad()
@@ -78,18 +77,17 @@ def hash_of_model(model: nn.Module) -> str:
     Another model has another hash, unless they differ in an object that is none of these; the same model may have
     another hash later, if it keeps count of its calls, say.
     """
-    printed = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model))
     tensors = model.state_dict() | dict(model.named_buffers())
-    named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in sorted(tensors.items()))
-    return _hashed("\n".join([printed, *_attributes(model), *_hooks(model), *_sources(model)]), named)
+    named = (f"{name} {tensor_digest(tensor)}" for name, tensor in sorted(tensors.items()))
+    lines = [printed(model), *_attributes(model), *_hooks(model), *_sources(model), *named]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _attributes(model: nn.Module) -> Iterator[str]:
-    """What a module keeps besides tensors, submodules and its mode: `self.levels = 255`."""
     for name, module in model.named_modules():
         if not type(module).__module__.startswith("noiseopt."):  # whose noise counts its draws, and prints what it is
-            own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-            yield from (f"{name}.{key} = {json.dumps(plain(value))}" for key, value in sorted(own.items()))
+            for key, value in sorted(attributes_of(module).items()):
+                yield f"{name}.{key} = {json.dumps(plain(value), sort_keys=True)}"
 
 
 def _hooks(model: nn.Module) -> Iterator[str]:
@@ -103,7 +101,7 @@ def _hooks(model: nn.Module) -> Iterator[str]:
 def _sources(model: nn.Module) -> Iterator[str]:
     """As far as they can be had: what is typed into an interpreter has none."""
     classes = {type(module) for module in model.modules()}
-    own = [kind for kind in classes if kind.__module__.partition(".")[0] not in ("torch", "noiseopt")]
+    own = [kind for kind in classes if not is_versioned(kind)]
     for kind in sorted(own, key=lambda kind: (kind.__module__, kind.__qualname__)):
         with suppress(OSError, TypeError):
             yield inspect.getsource(kind)
@@ -113,12 +111,4 @@ def _sources(model: nn.Module) -> Iterator[str]:
 
 def hash_of_images(images: Tensor, labels: Tensor) -> str:
     """SHA-256 of both, their types and shapes."""
-    return _hashed("", ((f"{t.dtype}{list(t.shape)}", t) for t in (images, labels)))
-
-
-def _hashed(start: str, named: Iterable[tuple[str, Tensor]]) -> str:
-    found = hashlib.sha256(start.encode())
-    for name, tensor in named:
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+    return hashlib.sha256(f"{tensor_digest(images)} {tensor_digest(labels)}".encode()).hexdigest()

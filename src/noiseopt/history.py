@@ -171,7 +171,10 @@ class RunFolder:
         checkpoint.write_atomically(self._path / "curves.jsonl", lines.encode())
 
     def _compare(self, path: Path, saved: Mapping[str, Any]) -> None:
+        known = any(name.startswith("model.") for name in saved)  # older versions did not say
         for name in [*self._identity, *saved]:
+            if name.startswith("model.") and not known:
+                continue
             then, now = saved.get(name), self._identity.get(name)
             if then != now and name.startswith("model."):
                 raise UserError(

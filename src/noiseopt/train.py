@@ -79,8 +79,9 @@ def train(
         test_curve: also measure the accuracy on the test images after every epoch.
         run_dir: folder of `checkpoint.safetensors`, `curves.jsonl` and, where there is noise,
             `sigma.safetensors`.
-        about: plain values to keep in the checkpoint, such as how to build the model; like the settings they
-            may not change between a run and its continuation.
+        about: plain values to keep in the checkpoint, such as how to build the model; like the settings, the model's
+            architecture and the public attributes of a perturbation or an objective of your own they may not change
+            between a run and its continuation (what those count or keep, they keep as `_name`).
         device: "cpu", "cuda", ...; None: the accelerator, where there is one. `accelerate launch` gives every
             process its own GPU.
         precision: "bf16" runs the model under bfloat16 autocast; weights and σ stay as they are.
@@ -104,12 +105,10 @@ def train(
     identity |= {f"about.{name}": value for name, value in (about or {}).items()}
     identity |= {"seed": seed, "precision": precision, "objective": plain(objective)}
     identity |= {"perturbation": plain(perturbation), "noise_validation": noise_validation}
-    identity |= {f"model.{name}": part for name, part in parts_of(model).items()}
     if paired is not None:
         identity |= {"paired": plain(paired)}
     identity |= {"data.train": data.train.hash, "data.validation": data.validation.hash}
     identity |= {"test_curve": data.test.hash if test_curve else None}
-    run = RunFolder(run_dir, identity=identity, writes=engine.is_main_process)
 
     model.to(place)
     for tensor in [*model.parameters(), *model.buffers()]:
@@ -118,6 +117,8 @@ def train(
     test_set = data.test.to(place) if test_curve else None
     task = task_of(training.task)
     check_fits(model, train_set, training)
+    identity |= {f"model.{name}": part for name, part in parts_of(model).items()}
+    run = RunFolder(run_dir, identity=identity, writes=engine.is_main_process)
     if objective.held_out:
         train_set = _without_held_out(train_set, objective, seed)
     weights, levels = ([p for p in part if p.requires_grad] for part in split_parameters(model))

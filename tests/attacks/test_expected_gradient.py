@@ -68,6 +68,20 @@ def test_half_precision_inside_hides_no_gradient(images: Tensor, draws: int) -> 
     assert torch.equal(found.sign()[large], full.sign()[large])
 
 
+def test_images_that_see_one_another_have_the_whole_gradient() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8, track_running_stats=False)  # of the batch, in eval mode too
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), norm, nn.ReLU(), nn.Linear(8, 4)).eval()
+    images = torch.rand(8, 1, 4, 4)
+    with torch.no_grad():
+        net[4].weight *= 20  # type: ignore[operator]
+        labels = net(images).argmax(1)
+    labels[0] = (labels[0] + 1) % 4  # one image is far from sure, the others are sure
+    leaf = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(torch_cross_entropy(net(leaf), labels, reduction="sum"), leaf)
+    torch.testing.assert_close(expected_gradient(net, images, labels, draws=1, seed=0), expected)
+
+
 def test_gradient_of_a_plain_model_is_autograds(mlp: nn.Module, images: Tensor, labels: Tensor) -> None:
     leaf = images.clone().requires_grad_()
     (expected,) = torch.autograd.grad(torch_cross_entropy(mlp(leaf), labels, reduction="sum"), leaf)

@@ -81,8 +81,9 @@ def test_what_is_published_of_an_audit_is_of_the_latest(run: Path, invoke: Invok
     assert invoke("audit", "tiny", *QUICK, *rows)[0] == 0
     assert invoke("audit", "tiny", *QUICK, *rows, "--queries", "6")[0] == 0
     assert invoke("audit", "tiny", *QUICK, *rows, "--noise-off")[0] == 0
-    for draws in ("100", "200"):
-        assert invoke("certify", "tiny", "--sigma", "0.2", "--draws", draws, "--row", "MLP")[0] == 0
+    for images, draws in (("6", "100"), ("6", "200"), ("8", "200")):
+        options = ("--sigma", "0.2", "--images", images, "--draws", draws, "--row", "MLP")
+        assert invoke("certify", "tiny", *options)[0] == 0
     assert invoke("publish", "runs/tiny", "published")[0] == 0
     folder = run.parent.parent / "published" / "tiny" / "audit"
     told = json.loads((folder / "audit.json").read_text())["models"]
@@ -94,7 +95,17 @@ def test_what_is_published_of_an_audit_is_of_the_latest(run: Path, invoke: Invok
     steps = sum(len(m["attacks"]) for m in told)
     assert sum(r.column == "audit" for r in records) > steps  # every attack's number is there, too
     assert {r.draws for r in records if r.column == "certified"} == {200}
+    assert {r.count for r in records if r.column == "certified"} == {8}
     assert len(records) < len(Store(run / "audit" / "records.jsonl").records)
+
+
+def test_records_of_an_audit_that_cannot_be_read_are_published_as_they_are(run: Path, invoke: Invoke) -> None:
+    assert invoke("audit", "tiny", *QUICK, "--row", "MLP")[0] == 0
+    (run / "audit" / "audit.json").write_text("{")
+    assert invoke("publish", "runs/tiny", "published")[0] == 0
+    lines = (run / "audit" / "records.jsonl").read_bytes()
+    assert lines
+    assert (run.parent.parent / "published" / "tiny" / "audit" / "records.jsonl").read_bytes() == lines
 
 
 def test_models_audited_at_once_come_to_the_same_verdicts(run: Path, invoke: Invoke) -> None:

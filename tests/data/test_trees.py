@@ -223,20 +223,27 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             load(os.fspath(tmp_path / name), cache_dir=tmp_path / "cache")
 
 
-@pytest.mark.parametrize("left", [{}, {".gitkeep": b""}, {"0.tif": b"x", "1.tif": b"x"}])
+@pytest.mark.parametrize("left", [[], [".gitkeep"], ["0.tif"], ["deep/0.tif"], ["deep/.x"]])
 @pytest.mark.parametrize("part", ["train/", ""])
-def test_a_class_folder_without_images_moves_no_labels(tmp_path: Path, left: dict[str, bytes], part: str) -> None:
+def test_a_class_folder_without_images_moves_no_labels(tmp_path: Path, left: list[str], part: str) -> None:
     make.write(tmp_path / "mine", make.tree(parts=(part, "test/") if part else ("",)))
     folder = tmp_path / "mine" / part / "cow"
     folder.mkdir()
-    for name, content in left.items():
-        (folder / name).write_bytes(content)
+    for name in left:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
     with pytest.raises(UserError, match=rf"of a kind that is read: \.jpg.*got none in .*mine/{part}cow"):
         load_tree(tmp_path, {})
     shutil.rmtree(folder)
-    if part:
-        (tmp_path / "mine" / "test" / "cow").mkdir()  # no test image of a class: that moves none
     load_tree(tmp_path, {})
+
+
+def test_a_folder_of_other_things_is_no_class(tmp_path: Path) -> None:
+    other = {"annotations/0.xml": b"x", "__pycache__/a.pyc": b"x", "@eaDir/0.tif@S": b"x", ".git/0.tif": b"x"}
+    make.write(tmp_path / "mine", make.tree() | {f"train/{name}": content for name, content in other.items()})
+    (tmp_path / "mine" / "train" / "lost+found").mkdir()
+    (tmp_path / "mine" / "test" / "cow").mkdir()  # no test image of a class: that moves no label
+    assert len(load_tree(tmp_path, {}, part="train")) == 4
 
 
 def test_an_archive_too_loses_no_class(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_another_setting_of_a_perturbation_or_another_objective_is_noticed(tmp_p
         ({"model": small(activation="relu")}, {"model": small(activation="sigmoid")}, r"ReLU\(\); got Sigmoid\(\)"),
         ({"perturbation": Dimmed(0.1)}, {"perturbation": Dimmed(0.3)}, r"'by': 0\.1.*'by': 0\.3"),
         ({"perturbation": partial(dimmed, by=0.1)}, {"perturbation": partial(dimmed, by=0.3)}, "'by': 0.3"),
-        ({"perturbation": dimmed}, {"perturbation": Dimmed(0.1)}, "perturbation = 'dimmed"),
+        ({"perturbation": dimmed}, {"perturbation": Dimmed(0.1)}, "perturbation = {'name': 'dimmed"),
     ],
 )
 def test_a_network_and_an_attack_of_ones_own_are_told_by_their_settings(

@@ -106,13 +106,12 @@ def expected_loss(
         gradient = torch.zeros_like(leaf, requires_grad=False)
         probabilities: Tensor | None = None
         count = 0
-        apart = not any(module.training for module in model.modules())  # no image's loss is of another image
         chunks = draw_logits(model, leaf, draws=draws, seed=seed, samples=samples, first_draw=first_draw)
         for logits in chunks:
             _check_logits(logits, labels)
             drawn = logits.shape[0]
             losses = criterion(logits.flatten(0, 1), labels.repeat(drawn)).view(drawn, -1)
-            gradient += _gradient(losses.sum(), logits, leaf, apart=apart)
+            gradient += _gradient(losses.sum(), logits, leaf)
             loss += losses.detach().sum(dim=0)
             softmax = logits.detach().softmax(dim=-1).sum(dim=0)
             probabilities = softmax if probabilities is None else probabilities + softmax
@@ -142,21 +141,26 @@ def _frozen(model: Model) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _gradient(loss: Tensor, logits: Tensor, images: Tensor, *, apart: bool) -> Tensor:
-    """Of the loss, in the images: by way of the logits, where every image's is brought to a size of about 1.
+def _gradient(loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+    """Of the loss, in the images.
 
-    A network that works in half precision loses the gradient of an image that it is sure of (below 6e-8), and looks
-    robust. A power of two rounds nothing, so that in full precision the gradient has the same bits either way.
+    A network that works in half precision loses all of the gradient of an image that it is sure of (below 6e-8), and
+    looks robust. Such images go back a second time, from slopes brought to a size of about 1 by a power of two, which
+    rounds nothing.
     """
     gradient = None
     if loss.requires_grad:
         (slopes,) = torch.autograd.grad(loss, logits)
-        size = slopes.abs().amax(dim=(0, 2))
-        power = size / torch.frexp(size).mantissa  # of two: size = mantissa · 2^k
-        power = torch.where(apart & (size > 0) & torch.isfinite(power), power, 1.0).to(slopes.dtype)
-        (gradient,) = torch.autograd.grad(logits, images, slopes / power[:, None], allow_unused=True)
+        (gradient,) = torch.autograd.grad(logits, images, slopes, allow_unused=True, retain_graph=True)
         if gradient is not None:
-            gradient = gradient * power.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1))
+            size = slopes.abs().amax(dim=(0, 2))
+            power = size / torch.frexp(size).mantissa  # of two: size = mantissa · 2^k
+            lost = (gradient == 0).flatten(1).all(dim=1) & (power > 0) & torch.isfinite(power)
+            if bool(lost.any()):
+                scaled = torch.where(lost[:, None], slopes / power[:, None], 0.0)
+                (found,) = torch.autograd.grad(logits, images, scaled)
+                shape = (-1, *[1] * (images.dim() - 1))
+                gradient = torch.where(lost.view(shape), found * power.to(found.dtype).view(shape), gradient)
     if gradient is None:
         raise NoGradient(
             "the model must be differentiable in its images, or no gradient attack can be run on it",

@@ -38,7 +38,7 @@ class SignNoise:
     samples: Tensor = field(repr=False)
     """`Int64[N]`: whose they are, in rising order."""
     marks: Tensor = field(repr=False)
-    """`Int64[N]`: of the images' bits, to know them by."""
+    """`Int64[N]`: of the images' pixels, to know them by."""
 
     @property
     def name(self) -> str:
@@ -140,10 +140,11 @@ def sign_curve(
 
 
 def _marks(images: Tensor) -> Tensor:
-    """`Int64[N]`: sums of the pixels' bits, each times its place, so that the same image has the same everywhere."""
-    bits = images.detach().float().contiguous().view(torch.int32).flatten(1).long()
-    places = torch.arange(1, bits.shape[1] + 1, device=bits.device)
-    return (bits * places).sum(dim=1)
+    """`Int64[N]`: sums of the pixels, each times its place; in steps of 1/4080, as another device may have scaled bytes
+    with another rounding.
+    """
+    steps = (images.detach().float() * 4080).round().flatten(1).long()
+    return (steps * torch.arange(1, steps.shape[1] + 1, device=steps.device)).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)

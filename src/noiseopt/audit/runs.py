@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from noiseopt.experiments.folder import RunFolder
 from noiseopt.experiments.models import ModelFolder, check_trained
 from noiseopt.experiments.planning import code_version
 from noiseopt.experiments.recipe import Recipe
-from noiseopt.experiments.store import Store, digest
+from noiseopt.experiments.store import Store, digest, part_of
 from noiseopt.experiments.work import Setting, Worker, local_device
 from noiseopt.given import hash_of_model
 
@@ -135,15 +136,16 @@ class Audited:
         with RunFolder(self.path).open():
             options: dict[str, Any] = {"folder": self.path, "batch_size": batch_size, "progress": progress}
             found = certify(model, self.images, settings, **options)
-            of_model = hash_of_model(model)
+            whole = digest([hash_of_model(model), self.images.hash, asdict(settings)])
             records = []
             for record in found.records():
+                told = record.model_dump(include={"metric", "perturbation", "parameters"})
                 known = {
                     "model": network.label,
                     "model_seed": network.seed,
                     "column": "certified",
                     "protocol": "audit",
-                    "recipe": digest([of_model, record.model_dump()]),
+                    "recipe": part_of(whole, model=network.label, **told),
                     "code": code_version(),
                 }
                 records.append(record.model_copy(update=known))
@@ -151,6 +153,7 @@ class Audited:
                 "model": network.label,
                 "model_seed": network.seed,
                 "cell": network.hash,
+                "hash": whole,
                 "command": self._command,
                 "images": len(self.images),
                 "sigma": found.sigma,

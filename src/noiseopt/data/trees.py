@@ -13,6 +13,8 @@ from noiseopt.data.decode import SUFFIXES, decode, is_image
 from noiseopt.errors import UserError
 
 _PARTS = ("train", "test")
+_UNREAD = {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".raw", ".dng", ".npy", ".npz", ".svg", ".pbm"}
+_NEVER_CLASSES = {"__pycache__", "__MACOSX", "lost+found", "@eaDir"}  # what systems leave lying about
 _TREE = "train/<class>/ and test/<class>/, or <class>/ alone"
 
 
@@ -32,11 +34,11 @@ def read_tree(source: Path, *, size: int | None = None) -> Pool:
     file name. Raises UserError, naming the file, for an image that is damaged, of another size (see
     `decode`), in no class folder, or in a class folder that only `test` has.
     """
-    passed: set[PurePosixPath] = set()  # folders with files that are no images
+    passed: set[PurePosixPath] = set()
 
     def wanted(name: str) -> bool:
-        if not is_image(name):
-            passed.add(PurePosixPath(name).parent)
+        if PurePosixPath(name).suffix.lower() in _UNREAD:
+            passed.add(PurePosixPath(name))
         return is_image(name)
 
     names, images = decode(
@@ -77,17 +79,25 @@ def read_tree(source: Path, *, size: int | None = None) -> Pool:
 
 
 def _check_no_class_is_lost(source: Path, names: list[str], passed: set[PurePosixPath]) -> None:
-    """A class folder without an image would be left out in silence, and all labels after it would be others."""
+    """A class folder without an image would be left out in silence, and all labels after it would be others.
+
+    `passed`: images of kinds that are not read. A folder of other things (annotations, say) is no class.
+    """
     folders = {PurePosixPath(name).parent for name in names if _place(source, name).part != "test"}
     above = {folder.parent for folder in folders}
+    beside = {one / file.relative_to(one).parts[0] for one in above for file in passed if one in file.parents[1:]}
     if source.is_dir():
-        made = (p for one in above for p in (source / one).iterdir() if p.is_dir() and not p.name.startswith("."))
-        bare = (p for p in made if all(inside.name.startswith(".") for inside in p.iterdir()))
-        passed |= {PurePosixPath(p.relative_to(source).as_posix()) for p in bare}
-    lost = sorted(p for p in passed - folders - above if p.name and p.parent in above)
+        made = (p for one in above for p in (source / one).iterdir() if p.is_dir() and _is_visible(p.name))
+        bare = (p for p in made if not any(_is_visible(inside.name) for inside in p.rglob("*") if inside.is_file()))
+        beside |= {PurePosixPath(p.relative_to(source).as_posix()) for p in bare}
+    lost = sorted(beside - folders - above)
     if lost:
         rule = f"every folder beside the class folders must hold images of a kind that is read: {', '.join(SUFFIXES)}"
         raise UserError(rule, got=f"none in {source}/{lost[0]}", fix="convert what it holds, or move the folder away")
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name not in _NEVER_CLASSES
 
 
 def _place(source: Path, name: str) -> _Place:

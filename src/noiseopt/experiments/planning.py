@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -160,7 +161,8 @@ def _training(
     if ":" in network.model and not network.model.startswith("noiseopt."):
         # Your own function may be another tomorrow under the same name: the files that it is in, what it builds, and
         # the weights that this starts with (of a file, perhaps), are part of it.
-        parts["source"] = origin(build_network(network, data.train, seed=of_its_own), network.model.partition(":")[0])
+        start = partial(build_network, network, data.train, seed=of_its_own)
+        parts["source"] = origin(start, network.model.partition(":")[0])
     if TRAINING_REVISION > 1:
         parts["revision"] = TRAINING_REVISION
     if recipe.precision != "float32":

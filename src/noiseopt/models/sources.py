@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+
+from noiseopt.plain import printed
 
 _NOT_YOURS = {"site-packages", "dist-packages"}
 _OURS = "noiseopt"
@@ -26,47 +28,60 @@ def sources_of(name: str) -> list[tuple[str, bytes]]:
     start = _file(sys.modules.get(name))
     if start is None:
         return []
-    if _NOT_YOURS & set(start.parts):
-        return [(name, start.read_bytes())]
-    root = start.parents[name.count(".") + (start.name == "__init__.py")]
+    up = _name(name).count(".") + (start.name == "__init__.py")
+    root = start.parents[min(up, len(start.parents) - 1)]
     found: dict[str, bytes] = {}
     left = [name]
     while left:
         module = left.pop()
         file = _file(sys.modules.get(module))
-        if module in found or file is None or root not in file.parents or _installed(file, root):
+        if module in found or file is None or (file != start and _is_apart(file, root)):
             continue
         try:
             found[module] = file.read_bytes()
         except OSError:
             continue
-        left += _imports(module, found[module], package=file.name == "__init__.py")
+        left += _imports(_name(module), found[module], package=file.name == "__init__.py")
     return sorted(found.items())
 
 
-def origin(net: nn.Module, module: str) -> list[Any]:
-    """What makes `net` the network that it is before any training, as plain values: the files of `module`, how it
-    prints itself, and of every parameter and buffer the shape, root mean square and mean, so rounded that all machines
-    agree.
+def origin(make: Callable[[], nn.Module], module: str) -> list[Any]:
+    """What makes a network what it is before any training, as plain values: the files of `module`, how it prints, and
+    the weights that it starts with, which may come from a file; but those that `make` draws anew each time.
     """
+    net, again = make(), make()
+    files = [(name, hashlib.sha256(text).hexdigest()) for name, text in sources_of(module)]
+    other = _outlines(again)
+    return [files, printed(net), {name: line for name, line in _outlines(net).items() if other.get(name) == line}]
 
-    def outline(tensor: Tensor) -> str:
+
+def _outlines(net: nn.Module) -> dict[str, str]:
+    """Of every parameter and buffer the shape, root mean square and mean, so rounded that all machines agree."""
+    found = {}
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        if nn.parameter.is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided or tensor.is_complex():
+            continue
         values = tensor.detach().double()
         size = values.square().mean().sqrt().item() if values.numel() else 0.0
-        return f"{list(tensor.shape)} {size:.4g} {values.mean().item() / size if size else 0.0:.3f}"
+        mean = round(values.mean().item() / size, 3) + 0.0 if size else 0.0  # + 0: there is one zero
+        found[name] = f"{list(tensor.shape)} {size:.4g} {mean:g}"
+    return found
 
-    files = [(name, hashlib.sha256(text).hexdigest()) for name, text in sources_of(module)]
-    tensors = {name: outline(tensor) for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
-    return [files, re.sub(r" at 0x[0-9a-fA-F]+", "", str(net)), tensors]
+
+def _name(module: str) -> str:
+    """`package.module` of what is run by `python -m`, which is loaded as `__main__`."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return spec.name if module == "__main__" and spec else module
 
 
 def _file(module: ModuleType | None) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file).resolve() if file and file.endswith(".py") else None
+    return Path(file).absolute() if file and file.endswith(".py") else None
 
 
-def _installed(file: Path, root: Path) -> bool:
-    return bool(_NOT_YOURS & set(file.relative_to(root).parts))
+def _is_apart(file: Path, root: Path) -> bool:
+    """Is it not from beside the first, or installed?"""
+    return root not in file.parents or bool(_NOT_YOURS & set(file.parts))
 
 
 def _imports(module: str, text: bytes, *, package: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from noiseopt.errors import UserError
 from noiseopt.noise.modes import evaluating
@@ -111,7 +112,8 @@ def _fan_out(model: nn.Module, images: Tensor, count: int) -> Tensor:
 
 def _pass(model: nn.Module, images: Tensor) -> Tensor:
     """The model's answer; batch normalisation in training mode does not learn from what is only asked."""
-    own = [(m, m._buffers) for m in model.modules() if m.training and isinstance(m, _NormBase)]
+    norms = [m for m in model.modules() if m.training and isinstance(m, _NormBase)]
+    own = [(m, m._buffers) for m in norms if not any(is_lazy(b) for b in m.buffers(recurse=False))]
     try:
         for norm, buffers in own:  # a copy learns; the backward pass may look at it later
             norm._buffers = {name: None if b is None else b.clone() for name, b in buffers.items()}

@@ -34,7 +34,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
 
 
 def length_of(training: Mapping[str, Any]) -> str:
-    """How long a recipe or a row of it trains, in words; "" where it does not say."""
+    """How long a recipe or a row of it trains, in words; "" where it does not say (a row: as long as the others)."""
     for unit in ("steps", "epochs"):
         if isinstance(count := training.get(unit), int):
             return f"{count:,} {unit if count != 1 else unit[:-1]}"

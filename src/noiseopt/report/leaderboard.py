@@ -93,11 +93,13 @@ def _how(source: Source, board: Standings) -> Iterator[str]:
     data, recipe = mapping(about.get("data")), mapping(about.get("recipe"))
     parts = ", ".join(f"{part} {n:,}" for part, n in mapping(data.get("counts")).items() if isinstance(n, int))
     training, asked = mapping(recipe.get("training")), mapping(recipe.get("data"))
+    usual = length_of(training)
     others = [f"{row.label} for {row.length}" for row in board.rows if row.length and row.kind != "made"]
     longer = f"; {', '.join(others)}, and compared only with rows as long" if others else ""
+    length = f" Each network is trained for {usual}{longer}." if usual else ""
     pooled = asked.get("split") is not None and asked.get("test", "pooled") == "pooled"
     drawn = ", drawn anew from the published training and test images together" if pooled else ""
-    yield f"Images: {data.get('name')}: {parts}{drawn}. Each network is trained for {length_of(training)}{longer}."
+    yield f"Images: {data.get('name')}: {parts}{drawn}.{length}"
     settings = board.settings
     if settings:
         eps = float(settings["eps"])

@@ -57,7 +57,7 @@ def publish(run: str | Path, folder: str | Path) -> Path:
         for name in GALLERY if source.layout.curves else ():
             if (source.folder / name).is_file():
                 write_atomically(target / name, (source.folder / name).read_bytes())
-        audits: list[dict[str, Any]] = []
+        audits: list[dict[str, Any]] | None = []
         for name in AUDIT:
             if not (source.folder / name).is_file():
                 (target / name).unlink(missing_ok=True)
@@ -65,10 +65,10 @@ def publish(run: str | Path, folder: str | Path) -> Path:
             (target / name).parent.mkdir(exist_ok=True)
             text = (source.folder / name).read_bytes()
             if name.endswith(".jsonl"):
-                text = _of_audits(whole_lines(text), audits)
+                text = whole_lines(text) if audits is None else _of_audits(whole_lines(text), audits)
             else:
                 text, entries = _of_now(text, source)
-                audits += entries
+                audits = None if audits is None or entries is None else [*audits, *entries]
             write_atomically(target / name, text)
         for name, text in curves.items():
             write_atomically(target / "curves" / name, whole_lines(text, of_records=False))
@@ -77,13 +77,15 @@ def publish(run: str | Path, folder: str | Path) -> Path:
     return target
 
 
-def _of_now(text: bytes, source: Source) -> tuple[bytes, list[dict[str, Any]]]:
-    """An audit.json without the networks that the run no longer has, and its entries; what cannot be read stays."""
+def _of_now(text: bytes, source: Source) -> tuple[bytes, list[dict[str, Any]] | None]:
+    """An audit.json without the networks that the run no longer has, and its entries; None: it cannot be read, and
+    stays.
+    """
     try:
         told = json.loads(text)
         kept = current([dict(entry) for entry in told["models"]], source.about, [], what="audits")
     except (ValueError, TypeError, KeyError):
-        return text, []
+        return text, None
     if len(kept) == len(told["models"]):
         return text, kept
     return f"{json.dumps({**told, 'models': kept}, indent=1, ensure_ascii=False)}\n".encode(), kept
@@ -93,25 +95,20 @@ def _of_audits(lines: bytes, entries: Sequence[Mapping[str, Any]]) -> bytes:
     """The Records of these audits and certificates: those of one that was since made anew would stand beside them, and
     nothing would tell them apart. Where an entry (of an older version) names no hash, its network's stay.
     """
-    proofs = [entry for entry in entries if "certified" in entry]
-    certified = {(e["model"], e["model_seed"], e["sigma"], e["draws"], e["alpha"]) for e in proofs}
     hashes: dict[object, list[str | None]] = {}
     for entry in entries:
-        if "certified" not in entry:
-            hashes.setdefault((entry["model"], entry["model_seed"]), []).append(entry.get("hash"))
+        column = "certified" if "certified" in entry else "audit"
+        hashes.setdefault((column, entry.get("model"), entry.get("model_seed")), []).append(entry.get("hash"))
 
     def stays(line: bytes) -> bool:
         record = Record.model_validate_json(line)
-        network = record.model, record.model_seed
-        if record.column == "certified":
-            return (*network, record.parameters["sigma"], record.draws, record.parameters["alpha"]) in certified
         told = record.model_dump(include={"model", "metric", "perturbation", "parameters"})
-        made = hashes.get(network, [])
+        made = hashes.get((record.column, record.model, record.model_seed), [])
         return None in made or any(part_of(one, **told) == record.recipe for one in made if one)
 
     try:
         return b"".join(line for line in lines.splitlines(keepends=True) if stays(line))
-    except (ValidationError, KeyError):
+    except ValidationError:
         return lines
 
 
