@@ -30,7 +30,7 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(30, ge=1, description="passes over the training images")
+    epochs: int = Field(30, ge=0, description="passes over the training images; 0: the network stays as it comes")
     steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever `epochs` says")
     batch_size: int = Field(128, ge=1, description="images in a step, over all processes; the last has the rest")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="of the weights; σ always has SigmaAdam (Eq. 7)")

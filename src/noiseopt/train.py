@@ -126,7 +126,10 @@ def train(
     start = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
     curves, before = run.resume(model, optimizers)
     history = _history(model, curves, start if before is None else before)
-    run.publish(history)
+    if training.epochs:
+        run.publish(history)
+    else:
+        run.keep(model, optimizers, history)
 
     # Usually one phase: all step together. Where σ is to see the weights' step, two.
     phases = [[o] for o in optimizers.values()] if objective.alternates else [list(optimizers.values())]
@@ -280,7 +283,7 @@ def _optimizers(
         )
     if levels:
         optimizers["sigma"] = SigmaAdam(levels, lr=training.sigma_lr, fold=folds)
-    if not optimizers:
+    if not optimizers and training.epochs:
         raise UserError("the model has nothing to train", fix="leave requires_grad on for some parameters")
     return optimizers
 

@@ -172,3 +172,14 @@ def test_a_plain_function_is_an_adversary() -> None:
     ]
     assert histories[0].epochs[0].train_loss == histories[1].epochs[0].train_loss
     assert same(*nets)
+
+
+def test_no_epochs_leave_a_network_as_it_comes(tmp_path: Path) -> None:
+    net = small().requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for _ in range(2):
+        history = train(net, digits(), Training(epochs=0), run_dir=tmp_path)
+        assert history.epochs == ()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert checkpoint.load(tmp_path / "checkpoint.safetensors")[1]["curves"] == []
+    assert lines(tmp_path) == []

@@ -96,6 +96,9 @@ class Grid:
             self._store.add(done.result)
             self._outcome.measured += 1
             result = f"{done.result.value:.3f}"
+        elif done.result is None:
+            self._outcome.trained += 1
+            result = "as it comes"
         elif isinstance(done.result, Epoch):
             self._outcome.trained += 1
             result = f"loss {done.result.train_loss:.3f}, validation accuracy {done.result.validation_accuracy:.3f}"

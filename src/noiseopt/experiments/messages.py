@@ -23,7 +23,7 @@ class Done:
 
     cell: str
     result: object
-    """An Epoch or a Record; of an audit, its Verdict."""
+    """An Epoch (None: there was none to train) or a Record; of an audit, its Verdict."""
     seconds: float
 
 

@@ -22,16 +22,16 @@ from noiseopt.experiments.planning import build_network
 _KEPT = 8
 
 
-def check_trained(cell: Training, done: int, *, run: RunFolder) -> None:
+def check_trained(cell: Training, done: int | None, *, run: RunFolder) -> None:
     """Raises UserError where it is not trained to its end; `done` epochs are. It says so where `run` has a model of
     this name that comes from something else.
     """
-    if done >= cell.epochs:
+    if done == cell.epochs:
         return
     known = [m for m in run.about().get("models") or () if isinstance(m, dict)]
     same = [m for m in known if (m.get("label"), m.get("seed")) == (cell.label, cell.seed)]
     changed = not done and any(Path(str(m.get("folder"))).name != Path(cell.folder).name for m in same)
-    got = "one from other settings, images or model code" if changed else f"{done} of {cell.epochs} epochs"
+    got = "one from other settings, images or model code" if changed else f"{done or 0} of {cell.epochs} epochs"
     raise UserError(f"{cell.title} must be trained first", got=got, fix="run `noiseopt train` with its recipe")
 
 
@@ -44,12 +44,12 @@ class ModelFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
 
     @property
-    def epochs_done(self) -> int:
-        """Of this very cell; 0 where there is no checkpoint. Raises UserError where it is damaged."""
+    def epochs_done(self) -> int | None:
+        """Of this very cell; None where there is no checkpoint. Raises UserError where it is damaged."""
         if not self.checkpoint.exists():
-            return 0
+            return None
         state: dict[str, Any] = checkpoint.load(self.checkpoint)[1]
-        return len(state["curves"]) if state["identity"].get("about.cell") == self._cell.hash else 0
+        return len(state["curves"]) if state["identity"].get("about.cell") == self._cell.hash else None
 
     @property
     def complete(self) -> bool:

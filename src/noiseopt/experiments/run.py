@@ -152,7 +152,7 @@ class Runner:
                 trained=len(trainings) - len(to_train),
                 measurements=len(measurements),
                 measured=len(measurements) - len(to_measure),
-                epochs=sum(cell.epochs - done[cell.hash] for cell in to_train),
+                epochs=sum(cell.epochs - (done[cell.hash] or 0) for cell in to_train),
                 groups=Counter(cell.group for cell in to_measure),
                 effort=sum(map(effort, to_measure)),
             )

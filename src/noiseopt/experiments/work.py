@@ -102,7 +102,7 @@ class Worker:
         """Run the cells of `task`; whatever is wrong with one of them, the others can still be run."""
         one_by_one(task, tell, lambda name: self._run(name, tell))
 
-    def _run(self, name: str, tell: Tell) -> Epoch | Record:
+    def _run(self, name: str, tell: Tell) -> Epoch | Record | None:
         if name not in self._by_key:
             rule = "all workers must have the same versions of noiseopt and torch, and the same data"
             raise UserError(rule, fix="install the same on all machines")
@@ -117,7 +117,9 @@ class Worker:
                 return self._share(cell)
         raise TypeError(f"no worker knows how to run a {type(cell).__name__}")
 
-    def _train(self, cell: Training, tell: Tell) -> Epoch:
+    def _train(self, cell: Training, tell: Tell) -> Epoch | None:
+        """Its last epoch; None: a network that stays as it comes has none."""
+
         def progress(epoch: int, epochs: int, line: Epoch) -> None:
             tell(EpochDone(cell.title, epoch, epochs, line.train_loss, line.validation_accuracy))
 
@@ -138,7 +140,7 @@ class Worker:
                 precision=self.precision,
                 progress=progress,
             )
-        return history.epochs[-1]
+        return history.epochs[-1] if history.epochs else None
 
     def _beginning(self, cell: Training) -> tuple[nn.Module, Split]:
         """The network before its training, and the images that it is trained on."""
