@@ -178,7 +178,7 @@ def test_folders_tell_rows_apart() -> None:
 # Each: what is replaced in demo.yaml, by what, and the error: place, rule, value and fix.
 WRONG = [
     ("epochs: 30", "epoch: 30", r"demo:6: training\.epoch is not a known key; fix: did you mean 'epochs'\?"),
-    ("epochs: 30", "epochs: 0", r"demo:6: training\.epochs must be greater than or equal to 1; got 0"),
+    ("epochs: 30", "epochs: -1", r"demo:6: training\.epochs must be greater than or equal to 0; got -1"),
     ("epochs: 30", "epochs: yes", r"demo:6: training\.epochs must not be true or false; got True"),
     ("epochs: 30", "epochs: lots", r"demo:6: training\.epochs must be a valid integer; got lots"),
     ("epochs: 30", "epochs:", r"demo:6: training\.epochs must be a valid integer; got nothing"),

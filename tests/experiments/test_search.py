@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,13 @@ def test_a_row_that_goes_on_after_another_is_not_searched(tmp_path: Path) -> Non
     values["rows"][1]["after"] = "Plain"
     with pytest.raises(UserError, match="from random weights; got Noisy, which goes on after Plain"):
         search(loads(yaml.safe_dump(values)), trials=1, runs_dir=tmp_path)
+
+
+def test_a_network_that_stays_as_it_comes_is_not_searched(tmp_path: Path) -> None:
+    text = re.sub(r"epochs: \d+", "epochs: 0", TEXT)
+    assert text != TEXT
+    with pytest.raises(UserError, match=r"must be trained.*epochs: 0"):
+        search(loads(text), trials=1, runs_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

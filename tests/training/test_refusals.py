@@ -18,7 +18,7 @@ from tests.training.common import digits, small
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"epochs": 0}, "epochs"),
+        ({"epochs": -1}, "epochs"),
         ({"batch_size": 1.5}, "batch_size"),
         ({"lr": -1}, "lr"),
         ({"lr": math.nan}, "lr"),

@@ -86,6 +86,10 @@ def search(
         got, fix = f"{trials}, {images}, {highest}", "trials=50, images=500, highest=4.0"
         raise UserError("trials and images must be at least 1, and highest above 0", got=got, fix=fix)
     chosen, attacked = _row(recipe, row), _column(recipe, column)
+    if not recipe.training_of(chosen).epochs:
+        raise UserError(
+            f"{chosen.label} must be trained, or no noise is better than another", got="epochs: 0", fix="epochs: 10"
+        )
     setting = Setting(
         recipe=json.dumps(recipe.as_dict()),
         runs_dir=str(runs_dir),
