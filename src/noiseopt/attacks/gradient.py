@@ -145,28 +145,36 @@ def _gradient(loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
     """Of the loss, in the images.
 
     A network that works in half precision loses all of the gradient of an image that it is sure of (below 6e-8), and
-    looks robust. Such images go back a second time, from slopes brought to a size of about 1 by a power of two, which
-    rounds nothing.
+    looks robust. Such an image's is taken once more, from slopes that a power of two, which rounds nothing, brings to a
+    size of about 1.
     """
     gradient = None
     if loss.requires_grad:
-        (slopes,) = torch.autograd.grad(loss, logits)
-        (gradient,) = torch.autograd.grad(logits, images, slopes, allow_unused=True, retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss, images, allow_unused=True, retain_graph=True)
         if gradient is not None:
-            size = slopes.abs().amax(dim=(0, 2))
-            power = size / torch.frexp(size).mantissa  # of two: size = mantissa · 2^k
-            lost = (gradient == 0).flatten(1).all(dim=1) & (power > 0) & torch.isfinite(power)
+            lost = ~gradient.flatten(1).any(dim=1)
             if bool(lost.any()):
-                scaled = torch.where(lost[:, None], slopes / power[:, None], 0.0)
-                (found,) = torch.autograd.grad(logits, images, scaled)
-                shape = (-1, *[1] * (images.dim() - 1))
-                gradient = torch.where(lost.view(shape), found * power.to(found.dtype).view(shape), gradient)
+                gradient = torch.where(_along(lost, images), _rescued(loss, logits, images), gradient)
     if gradient is None:
         raise NoGradient(
             "the model must be differentiable in its images, or no gradient attack can be run on it",
             fix="remove detach(), no_grad() and integer conversions from its forward, or use Transfer(...)",
         )
     return gradient
+
+
+def _rescued(loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+    (slopes,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    size = slopes.abs().amax(dim=(0, 2))
+    power = size / torch.frexp(size).mantissa  # of two: size = mantissa · 2^k
+    power = torch.where((power > 0) & torch.isfinite(power), power, 1.0)
+    (gradient,) = torch.autograd.grad(logits, images, slopes / power[:, None])
+    return gradient * _along(power, images).to(gradient.dtype)
+
+
+def _along(values: Tensor, images: Tensor) -> Tensor:
+    """One of `values` for all pixels of an image."""
+    return values.view(-1, *[1] * (images.dim() - 1))
 
 
 def _check_logits(logits: Tensor, labels: Tensor) -> None:
