@@ -10,7 +10,7 @@ from pathlib import Path
 from noiseopt.concepts import Record
 from noiseopt.errors import UserError
 from noiseopt.experiments.cells import Training
-from noiseopt.experiments.events import Died, Ended, Failed, Listener
+from noiseopt.experiments.events import Died, Ended, Failed, Listener, Note
 from noiseopt.experiments.executors import Crew
 from noiseopt.experiments.messages import Broken, Done, Message, Over, Progressed, Task
 from noiseopt.experiments.store import Store
@@ -39,6 +39,7 @@ class Grid:
         self._waiting = dict(self._open)
         self._store, self._outcome, self._tell = store, outcome, tell
         self._deaths: Counter[str] = Counter()
+        self._noted: set[str] = set()
         self._batch = {name: name if isinstance(cell, Training) else cell.batch for name, cell in self._open.items()}
         self._batches: dict[str, list[str]] = defaultdict(list)
         for name, batch in self._batch.items():
@@ -88,7 +89,11 @@ class Grid:
                 self._retry([name for name in task.cells if name in self._open], message.reason, tries)
             case Done() | Broken() | Progressed():
                 pass  # told again by a task that was run again
+            case Note() if message.text in self._noted:
+                pass  # by another worker, or of another column
             case _:
+                if isinstance(message, Note):
+                    self._noted.add(message.text)
                 self._tell(message)
 
     def _keep(self, cell: Cell, done: Done) -> None:

@@ -91,7 +91,6 @@ class Worker:
         cells: list[Cell] = [*self.cells.trainings, *self.cells.measurements]
         self._by_key = {key(cell): cell for cell in cells}
         self._bench = Workbench()
-        self._said: set[str] = set()
 
     @property
     def precision(self) -> Literal["no", "bf16"]:
@@ -154,16 +153,10 @@ class Worker:
         return model, with_pools(self.data, networks, pool.build(surrogate=None, seed=cell.own_seed))
 
     def _measure(self, cell: Measurement, tell: Tell) -> Record:
-        def warn(text: str) -> None:
-            said = f"{cell.row.title}: {text}"
-            if said not in self._said:  # once for all columns
-                self._said.add(said)
-                tell(Note(said))
-
         surrogate = None if cell.surrogate is None else self.models[cell.surrogate]
         seed = self.recipe.evaluation.seed
         model, measured = self.models[cell.row], cell.measured(self.data).to(self.device)
-        with noise_warnings(warn):
+        with noise_warnings(lambda text: tell(Note(f"{cell.row.title}: {text}"))):
             record = evaluate(
                 model,
                 measured,
