@@ -25,9 +25,10 @@ from noiseopt.data import Dataset, Split
 from noiseopt.data.augment import augment
 from noiseopt.errors import UserError
 from noiseopt.history import Epoch, History, RunFolder, Training, sigma_statistics
-from noiseopt.noise import SigmaAdam, SigmaObjective, noise, sigmas, split_parameters, stream, turn
+from noiseopt.noise import SigmaObjective, noise, sigmas, split_parameters, stream, turn
 from noiseopt.noise.attaching import undecayed
 from noiseopt.noise.modes import evaluating, learning
+from noiseopt.optimizers import optimizers_of
 from noiseopt.paired import PairedLoss
 from noiseopt.plain import parts_of, plain
 from noiseopt.refusals import check_finite, check_fits, check_paired, check_split
@@ -122,7 +123,7 @@ def train(
     if objective.held_out:
         train_set = _without_held_out(train_set, objective, seed)
     weights, levels = ([p for p in part if p.requires_grad] for part in split_parameters(model))
-    optimizers = _optimizers(weights, levels, training, free=undecayed(model), folds=objective.folds)
+    optimizers = optimizers_of(weights, levels, training, free=undecayed(model), folds=objective.folds)
     start = {name: s.detach().to("cpu", copy=True) for name, s in sigmas(model).items()}
     curves, before = run.resume(model, optimizers)
     history = _history(model, curves, start if before is None else before)
@@ -257,35 +258,6 @@ def _engine(
     if tracker:
         engine.init_trackers("tensorboard")
     return engine, engine.device if wanted is None or engine.num_processes > 1 else wanted
-
-
-def _optimizers(
-    weights: list[nn.Parameter],
-    levels: list[nn.Parameter],
-    training: Training,
-    *,
-    free: Sequence[nn.Parameter],
-    folds: bool,
-) -> dict[str, torch.optim.Optimizer]:
-    """`free`: of the weights, those without weight decay."""
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    lr, decay = training.lr, training.weight_decay
-    known = {id(p) for p in free}
-    apart = [p for p in weights if id(p) in known]
-    groups: list[dict[str, Any]] = [{"params": [p for p in weights if id(p) not in known]}]
-    groups = [group for group in (*groups, {"params": apart, "weight_decay": 0.0}) if group["params"]]
-    if weights and training.optimizer == "adam":
-        optimizers["weights"] = torch.optim.Adam(groups, lr=lr, weight_decay=decay, fused=True)
-    elif weights:
-        momentum, nesterov = training.momentum, bool(training.nesterov)
-        optimizers["weights"] = torch.optim.SGD(
-            groups, lr=lr, weight_decay=decay, momentum=momentum, nesterov=nesterov, fused=True
-        )
-    if levels:
-        optimizers["sigma"] = SigmaAdam(levels, lr=training.sigma_lr, fold=folds)
-    if not optimizers and training.epochs:
-        raise UserError("the model has nothing to train", fix="leave requires_grad on for some parameters")
-    return optimizers
 
 
 def _without_held_out(data: Dataset, objective: SigmaObjective, seed: int) -> Dataset:
