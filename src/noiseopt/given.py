@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from noiseopt.attacks.settings import check_batch
 from noiseopt.data import Dataset, to_unit
 from noiseopt.errors import UserError
-from noiseopt.models.sources import sources_of
+from noiseopt.models import sources_of
 from noiseopt.noise.attaching import to_output
 from noiseopt.plain import attributes_of, is_versioned, plain, printed, tensor_digest
 
@@ -103,7 +103,7 @@ def _sources(model: nn.Module) -> Iterator[str]:
     classes = {type(module) for module in model.modules()}
     own = [kind for kind in classes if not is_versioned(kind)]
     for kind in sorted(own, key=lambda kind: (kind.__module__, kind.__qualname__)):
-        with suppress(OSError, TypeError):
+        with suppress(OSError, TypeError):  # of a notebook's cells, which are no file
             yield inspect.getsource(kind)
     files = {file for kind in own for file in sources_of(kind.__module__)}
     yield from (f"{name} {hashlib.sha256(text).hexdigest()}" for name, text in sorted(files))

@@ -31,7 +31,7 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(30, ge=0, description="passes over the training images; 0: the network stays as it comes")
-    steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever `epochs` says")
+    steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever `epochs` says, unless 0")
     batch_size: int = Field(128, ge=1, description="images in a step, over all processes; the last has the rest")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="of the weights; σ always has SigmaAdam (Eq. 7)")
     lr: float = Field(1e-3, gt=0, description="learning rate of the weights")
@@ -55,7 +55,9 @@ class Training(BaseModel):
 
     def epochs_on(self, images: int) -> int:
         """Passes over so many images, the last perhaps not a whole one."""
-        return self.epochs if self.steps is None else -(-self.steps // -(-images // self.batch_size))
+        if self.steps is None or not self.epochs:
+            return self.epochs
+        return -(-self.steps // -(-images // self.batch_size))
 
     def lr_at(self, epoch: int, step: int) -> float:
         """The weights' learning rate in an epoch and at a step, both counted from 0."""

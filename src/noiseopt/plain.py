@@ -36,7 +36,7 @@ def plain(value: object, *, depth: int = 0) -> Any:
     if isinstance(value, Tensor):
         return tensor_digest(value)
     if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)} {digest(np.ascontiguousarray(value).tobytes())}"
+        return f"{value.dtype} {list(value.shape)} {_digest(np.ascontiguousarray(value).tobytes())}"
     if isinstance(value, np.generic):
         found = value.item()
         return found if isinstance(found, bool | int | float | str) else repr(value)
@@ -111,10 +111,10 @@ def tensor_digest(tensor: Tensor) -> str:
     if data.layout != torch.strided:
         data = data.to_dense()
     data = data.resolve_conj().resolve_neg().cpu().contiguous().flatten()
-    return f"{about} {digest((data.view(torch.uint8) if data.numel() else data.byte()).numpy().tobytes())}"
+    return f"{about} {_digest((data.view(torch.uint8) if data.numel() else data.byte()).numpy().tobytes())}"
 
 
-def digest(data: bytes) -> str:
+def _digest(data: bytes) -> str:
     """Sixteen hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
@@ -124,7 +124,7 @@ def _with_source(name: str, code: Any) -> str:
     if is_versioned(code):
         return name
     try:
-        return f"{name} {digest(inspect.getsource(code).encode())}"
+        return f"{name} {_digest(inspect.getsource(code).encode())}"
     except (OSError, TypeError):
         return name
 
@@ -145,4 +145,4 @@ def _listed(slots: object) -> Sequence[str]:
 
 def _short(value: Any) -> Any:
     """Itself, or the hash of what would fill pages."""
-    return value if len(value) <= _LONGEST else f"{len(value)} items {digest(json.dumps(value).encode())}"
+    return value if len(value) <= _LONGEST else f"{len(value)} items {_digest(json.dumps(value).encode())}"

@@ -129,7 +129,7 @@ def train(
     history = _history(model, curves, start if before is None else before)
     if training.epochs:
         run.publish(history)
-    else:
+    else:  # no epoch will end with a checkpoint
         run.keep(model, optimizers, history)
 
     # Usually one phase: all step together. Where σ is to see the weights' step, two.

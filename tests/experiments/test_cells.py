@@ -187,6 +187,15 @@ def test_seeds_decide_the_weights(tiny: Recipe) -> None:
     assert not torch.equal(first, other)
 
 
+def hashes_with(changed: Callable[..., Recipe], net: str, *helpers: str) -> dict[str, str]:
+    """Label → hash, the first row's network being that of `net:make`, whose files were just written."""
+    for name in (net, *helpers):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    cells = planned(changed(("model: mlp, options: {hidden: [8]}}", f"model: '{net}:make'}}")))
+    return {c.label: c.hash for c in cells.trainings}
+
+
 def test_an_edited_model_of_the_users_own_is_another_network(
     changed: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,10 +205,7 @@ def test_an_edited_model_of_the_users_own_is_another_network(
     hashes = []
     for activation in ("ReLU", "Tanh", "ReLU"):
         (folder / "edited_net.py").write_text(text.replace("ReLU", activation))
-        sys.modules.pop("edited_net", None)
-        importlib.invalidate_caches()
-        cells = planned(changed(("model: mlp, options: {hidden: [8]}}", "model: 'edited_net:make'}")))
-        hashes.append({c.label: c.hash for c in cells.trainings})
+        hashes.append(hashes_with(changed, "edited_net"))
     assert hashes[0] == hashes[2]
     assert {label for label in hashes[0] if hashes[0][label] != hashes[1][label]} == {"MLP"}
 
@@ -219,11 +225,7 @@ def test_a_helper_or_a_file_of_weights_makes_another_network(
         text = f"from torch import nn\nclass Act(nn.Module):\n    def forward(self, x):\n        return {inside}\n"
         (folder / "helper_of_net.py").write_text(text)
         (folder / "weights.txt").write_text(weights)
-        for name in ("helped_net", "helper_of_net"):
-            sys.modules.pop(name, None)
-        importlib.invalidate_caches()
-        cells = planned(changed(("model: mlp, options: {hidden: [8]}}", "model: 'helped_net:make'}")))
-        hashes.append({c.label: c.hash for c in cells.trainings}["MLP"])
+        hashes.append(hashes_with(changed, "helped_net", "helper_of_net")["MLP"])
     assert hashes[0] == hashes[3]
     assert len(set(hashes)) == 3
 

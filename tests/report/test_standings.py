@@ -80,12 +80,14 @@ def test_an_audit_without_the_noise_is_another_number(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     path = run / "audit" / "audit.json"
     found = json.loads(path.read_text())
-    found["models"] += [entry("learned", seed, 0.3, noise_off=True) for seed in range(3)]
+    found["models"] += [entry("learned", seed, 0.3, noise_off=True) for seed in (1, 2, 3)]  # seed 3 has no other
     path.write_text(json.dumps(found))
     board = standings(read(run))
     rows = {row.label: row for row in board.rows}
     assert rows["learned"].audited.mean == pytest.approx(0.401)
     assert rows["learned"].audited_off.mean == pytest.approx(0.3)
+    assert rows["learned"].worth.mean == pytest.approx((0.101 + 0.102) / 2)
+    assert rows["learned"].worth.seeds == 2
     assert rows["learned"].clean_off.mean == rows["learned"].clean.mean
     assert not rows["fixed 1"].audited_off.known
     assert not board.notes

@@ -89,11 +89,11 @@ class Grid:
                 self._retry([name for name in task.cells if name in self._open], message.reason, tries)
             case Done() | Broken() | Progressed():
                 pass  # told again by a task that was run again
-            case Note() if message.text in self._noted:
-                pass  # by another worker, or of another column
+            case Note(text=text):
+                if text not in self._noted:  # by another worker, or of another column
+                    self._noted.add(text)
+                    self._tell(message)
             case _:
-                if isinstance(message, Note):
-                    self._noted.add(message.text)
                 self._tell(message)
 
     def _keep(self, cell: Cell, done: Done) -> None:

@@ -23,13 +23,13 @@ is that of the same images by the same votes. Numbers are means over seeds ± ha
 seed is one training and the draws of its audit; the images are the same for all, so ± has no choice of images in it,
 and one that is far below what the median row's deviation gives is luck. *Close* is the share of the images that
 survived by a close vote: so far a number may move with the audit's draws. *Noise off*: audited once more, the noise
-taken out: what of it the weights are worth alone. One method *beats* another here if the two
-intervals of audited accuracy do not overlap, with three seeds at least, and its clean accuracy is at most {margin:g}
-less, about one standard error of a network's on 1,000 images (on 300 images that is 0.006); compared are rows that
-were trained on the examples of the same adversary, as long. The best row of a kind is chosen on these same images, and
-no correction is made for the number of rows, which flatters the best a little. *σ* is its root mean square in each
-layer at the end of the training, with an arrow where all seeds' still moved one way: then the number is one of so many
-epochs at this learning rate of σ.
+taken out: what of it the weights are worth alone; *on less off* is the difference, seed by seed. One method *beats*
+another here if the two intervals of audited accuracy do not overlap, with three seeds at least, and its clean
+accuracy is at most {margin:g} less, about one standard error of a network's on 1,000 images (on 300 images that is
+0.006); compared are rows that were trained on the examples of the same adversary, as long. The best row of a kind is
+chosen on these same images, and no correction is made for the number of rows, which flatters the best a little. *σ*
+is its root mean square in each layer at the end of the training, with an arrow where all seeds' still moved one way:
+then the number is one of so many epochs at this learning rate of σ.
 """
 
 
@@ -134,7 +134,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
         "Clean",
         *(title for title, *_ in columns),
         "Audited",
-        *(["Clean, noise off", "Audited, noise off"] if off else []),
+        *(["Clean, noise off", "Audited, noise off", "On less off"] if off else []),
         "Close",
         "Front",
         "Masking",
@@ -150,7 +150,7 @@ def _table(source: Source, rows: Sequence[Standing]) -> str:
             shown(row.clean),
             *(shown(row.measured(key, noise=noise)) for _, key, noise in columns),
             _seeds(row.audited, seeds),
-            *([shown(row.clean_off), _seeds(row.audited_off, row.audited.seeds)] if off else []),
+            *([shown(row.clean_off), _seeds(row.audited_off, row.audited.seeds), shown(row.worth)] if off else []),
             f"{row.close:.1%}" if row.close else "",
             "●" if row in leading else "",
             _masked(row.masking, row.audited.seeds),

@@ -22,6 +22,7 @@ from noiseopt.report.models import curve_files, file_name
 from noiseopt.report.sources import Source, read
 
 GALLERY = ("gallery.safetensors", "gallery.json")
+# The Records last: which of them count, the others say.
 AUDIT = ("audit/audit.json", "audit/certificates.json", "audit/records.jsonl")
 
 

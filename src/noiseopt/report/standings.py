@@ -15,7 +15,7 @@ from noiseopt.report.kinds import adversary_of, kind_of, length_of
 from noiseopt.report.layout import mapping
 from noiseopt.report.levels import Levels, final_levels
 from noiseopt.report.sources import Source, number_of, numbers, plain_rows
-from noiseopt.report.statistics import Estimate, estimate
+from noiseopt.report.statistics import Estimate, estimate, paired
 
 COST = "cost.json"
 _NAMED = 5  # of the audits that do not count
@@ -28,7 +28,8 @@ class Standing:
     `adversary`: on whose examples it was trained, in words, such as "FGSM, 25/255"; "" for images as they are.
     `length`: of its training, such as "40,000 steps", where it has one of its own; "" for that of the recipe.
     `numbers`: the recipe's columns under the strict protocol, by column and whether the noise was on.
-    `clean_off`, `audited_off`: with its noise taken out. `close`: share of the images that survived by a close vote.
+    `clean_off`, `audited_off`: with its noise taken out; `worth`: audited on less off, paired over the seeds of both.
+    `close`: share of the images that survived by a close vote.
     `levels`: of the noise at the end of the training.
     `masking`: check → on how many of the audited seeds it points to masking.
     """
@@ -42,6 +43,7 @@ class Standing:
     numbers: Mapping[tuple[str, bool], Estimate] = field(default_factory=dict)
     clean_off: Estimate = field(default_factory=lambda: estimate([]))
     audited_off: Estimate = field(default_factory=lambda: estimate([]))
+    worth: Estimate = field(default_factory=lambda: estimate([]))
     close: float = 0.0
     levels: Levels | None = None
     masking: Mapping[str, int] = field(default_factory=dict)
@@ -104,10 +106,13 @@ def standings(source: Source) -> Standings:
                 adversary=adversary_of(row, recipe),
                 length="" if (own_length := length_of(mapping(row.get("training")))) == usual else own_length,
                 clean=estimate(float(entry["clean"]["value"]) for entry in own.values()),
-                audited=estimate(float(entry["audited"]["value"]) for entry in own.values()),
+                audited=estimate(_audited(own).values()),
                 numbers=measured,
                 clean_off=estimate(float(entry["clean"]["value"]) for entry in without.values()),
-                audited_off=estimate(float(entry["audited"]["value"]) for entry in without.values()),
+                audited_off=estimate(_audited(without).values()),
+                worth=paired(
+                    *({seed: float(e["audited"]["value"]) for seed, e in on.items()} for on in (own, without))
+                ).size,
                 close=_close(own.values()),
                 levels=levels.get(label),
                 masking=_masking(own.values()),
@@ -148,6 +153,10 @@ def _audits(
 def _made(entry: Mapping[str, Any]) -> str:
     """How an audit was made, as text; each network's has draws of its own."""
     return json.dumps([{**mapping(entry["settings"]), "seed": None}, entry["images"]], sort_keys=True)
+
+
+def _audited(entries: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    return {seed: float(entry["audited"]["value"]) for seed, entry in entries.items()}
 
 
 def _close(entries: Iterable[Mapping[str, Any]]) -> float:
